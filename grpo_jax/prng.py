@@ -1,0 +1,74 @@
+"""Randomness and order as functions: of the seed, the step, and the place of a draw.
+
+Every random number is drawn with a key that names what it is for. No key is stored,
+returned or split into a chain, so a run resumes from its step alone, and a row draws
+the same numbers whatever batch, shard or host it sits in.
+
+A question is its running number i in the stream of data, refills included. Its row in
+the data set is `dataset_rows(seed, [i], n)`.
+"""
+
+import enum
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+
+class Stream(enum.IntEnum):
+    """What randomness is for. The numbers are part of every result: append only."""
+
+    INIT = 0  # parameters
+    SAMPLE = 1  # tokens of a rollout
+    SELECT = 2  # tokens that Clip-Cov picks
+
+
+def root(seed: int) -> Key[Array, ""]:
+    return jax.random.key(seed)
+
+
+def step_key(
+    root: Key[Array, ""], stream: Stream, step: int | Int[Array, ""]
+) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.fold_in(root, stream), step)
+
+
+def sample_keys(
+    key: Key[Array, ""], question: Int[Array, "B"], group_size: int
+) -> Key[Array, "B G"]:
+    """One key per row: the step's key, the question's running number, the sample."""
+    fold = jax.random.fold_in
+    by_sample = jax.vmap(fold, (None, 0))
+    samples = jax.numpy.arange(group_size)
+    return jax.vmap(lambda i: by_sample(fold(key, i), samples))(question)
+
+
+def token_uniforms(key: Key[Array, "B G"], length: int) -> Float[Array, "B G C"]:
+    """One number in [0, 1) per token, from the row's key and the token's position."""
+
+    def draw(row_key, position):
+        return jax.random.uniform(jax.random.fold_in(row_key, position))
+
+    by_position = jax.vmap(draw, (None, 0))
+    positions = jax.numpy.arange(length)
+    return jax.vmap(jax.vmap(lambda k: by_position(k, positions)))(key)
+
+
+def order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The permutation of n rows that an epoch reads.
+
+    Sorted raw Philox bits: numpy promises those across versions, but promises nothing
+    of its own `permutation`.
+    """
+    bits = np.random.Philox(key=[seed, epoch]).random_raw(n)
+    return np.argsort(bits, kind="stable")
+
+
+def dataset_rows(seed: int, question: np.ndarray, n: int) -> np.ndarray:
+    """The data set's row of each running number; a batch may cross an epoch."""
+    question = np.asarray(question)
+    rows = np.empty_like(question)
+    for epoch in np.unique(question // n):
+        here = question // n == epoch
+        rows[here] = order(seed, int(epoch), n)[question[here] % n]
+    return rows

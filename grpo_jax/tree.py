@@ -1,0 +1,71 @@
+"""Trees by path: rules as `[(regex, value)]`, and settings as trees.
+
+Partition rules, weight decay, freezing, adapters and name tables all ask the same
+question: which value belongs to this path? The first rule that matches answers it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import jax
+
+
+def paths(tree: Any) -> Any:
+    """The same tree with each leaf replaced by its path, such as `layers/wq`."""
+
+    def name(path, _):
+        return jax.tree_util.keystr(path, simple=True, separator="/")
+
+    return jax.tree_util.tree_map_with_path(name, tree)
+
+
+def match(rules: Sequence[tuple[str, Any]], tree: Any) -> Any:
+    """The same tree with each leaf replaced by the value of the first rule it matches.
+
+    A regex is searched for in the path. A leaf without a rule is an error that lists
+    every such path, because a forgotten parameter is otherwise found weeks later.
+    """
+
+    def value(path):
+        return next((v for regex, v in rules if re.search(regex, path)), unmatched)
+
+    unmatched = object()
+    missing = [p for p in jax.tree.leaves(paths(tree)) if value(p) is unmatched]
+    if missing:
+        known = ", ".join(regex for regex, _ in rules) or "none"
+        raise ValueError(
+            f"no rule matches {', '.join(missing)}; the rules are: {known}. "
+            "Add a rule for each of these paths."
+        )
+    return jax.tree.map(value, paths(tree))
+
+
+def register_settings(cls: type):
+    """Makes a settings dataclass a pytree: floats are leaves, all else is structure.
+
+    A program that takes such a section is traced in what a sweep varies smoothly (β,
+    the clip range) and compiled anew only for what changes its shape or its branches.
+    """
+    fields = dataclasses.fields(cls)
+    smooth = [f.name for f in fields if _is_smooth(f)]
+    fixed = [f.name for f in fields if not _is_smooth(f)]
+
+    def flatten(section):
+        leaves = [(jax.tree_util.GetAttrKey(n), getattr(section, n)) for n in smooth]
+        return leaves, tuple(getattr(section, n) for n in fixed)
+
+    def unflatten(structure, leaves):
+        # The checks ran when the settings were made; a traced value cannot repeat them.
+        section = object.__new__(cls)
+        for name, value in zip(fixed + smooth, (*structure, *leaves), strict=True):
+            object.__setattr__(section, name, value)
+        return section
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+
+
+def _is_smooth(field: dataclasses.Field) -> bool:
+    hint = field.type
+    return hint is float or float in get_args(hint) or dataclasses.is_dataclass(hint)
