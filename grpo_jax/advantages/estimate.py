@@ -1,0 +1,217 @@
+"""The advantages of a batch as its settings ask for them: rewards in, [B, G, C] out.
+
+    parts ─ weighted sum ─► reward ─ − β·KL ─► compare ─► scale ─► spread ─► whiten
+             (GDPO: compare and scale each part, then add)          over tokens
+
+A sample without a finite reward is unscorable: it enters no statistic and gets 0.
+With the KL in the reward, outputs that are compared lose β·Σ_t KL_t before the
+comparison, while gae and none lose β·KL_t at every token (paper eq. 2).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from grpo_jax import config
+from grpo_jax.advantages import group, tokens
+from grpo_jax.records import Rewards, check_shapes
+
+
+class Estimate(NamedTuple):
+    advantage: Float[Array, "B G C"]
+    returns: Float[Array, "B G C"] | None  # what a critic should predict; gae only
+
+
+def estimate(
+    settings: config.Algorithm, rewards: Rewards, *, beta: float | Float[Array, ""]
+) -> Estimate:
+    """Advantages of every completion token; 0 on all other places.
+
+    β weighs the KL in the reward. It is given apart, because it may be steered.
+    """
+    chosen = settings.advantage
+    check_shapes(rewards)
+    _check_inputs(settings, rewards)
+    reward, is_valid = total_reward(chosen, rewards)
+    counts = rewards.is_completion & is_valid[:, :, None]
+    penalty = jnp.zeros(counts.shape, reward.dtype)
+    if settings.kl.placed == "reward":
+        penalty = beta * jnp.where(counts, rewards.kl, 0.0)
+    returns = None
+    if chosen.supervision == "process":
+        advantage = _of_steps(chosen, rewards)
+    elif chosen.estimator == "gae":
+        advantage, returns = _of_critic(chosen, rewards, reward, penalty)
+    elif chosen.estimator == "none":
+        row = jax.vmap(jax.vmap(tokens.token_rewards))(reward, penalty, counts)
+        over_time = jax.vmap(jax.vmap(tokens.returns, (0, 0, None)), (0, 0, None))
+        advantage = over_time(row, counts, chosen.gamma)
+    else:
+        value = _of_outputs(chosen, rewards, reward - penalty.sum(-1), is_valid)
+        value = (
+            tokens.whiten(value, is_valid, chosen) if chosen.whiten == "rows" else value
+        )
+        decay = _discount(counts, chosen.gamma).astype(value.dtype)
+        advantage = value[:, :, None] * decay
+    advantage = jnp.where(counts, advantage, 0.0)
+    if chosen.whiten == "tokens":
+        advantage = tokens.whiten(advantage, counts, chosen)
+    return Estimate(advantage, returns)
+
+
+def total_reward(
+    chosen: config.Advantage, rewards: Rewards
+) -> tuple[Float[Array, "B G"], Bool[Array, "B G"]]:
+    """Σ w_k r_k over the parts that are finite, and which rows are scorable and valid.
+
+    A missing part is left out of its row's sum; a row that misses all is unscorable.
+    """
+    weight = _weights(chosen, rewards)
+    is_known = jnp.isfinite(rewards.parts)
+    total = (weight * jnp.where(is_known, rewards.parts, 0.0)).sum(-1)
+    if chosen.supervision == "process":
+        return total, rewards.is_valid
+    return total, rewards.is_valid & is_known.any(-1)
+
+
+def needs_reference(settings: config.Algorithm) -> bool:
+    """Whether the reference policy must score the rollout; for concrete settings."""
+    return settings.beta > 0 or settings.ratio_to == "reference"
+
+
+def _weights(chosen: config.Advantage, rewards: Rewards) -> Float[Array, "1 1 R"]:
+    count = rewards.parts.shape[-1]
+    weights = chosen.reward_weights or (1.0,) * count
+    if len(weights) != count:
+        raise ValueError(
+            f"{chosen.name('reward_weights')} has {len(weights)} values; there are "
+            f"{count} reward functions. Give one weight for each."
+        )
+    return jnp.stack([jnp.asarray(w, rewards.parts.dtype) for w in weights])[None, None]
+
+
+def _of_outputs(
+    chosen: config.Advantage,
+    rewards: Rewards,
+    reward: Float[Array, "B G"],
+    is_valid: Bool[Array, "B G"],
+) -> Float[Array, "B G"]:
+    """One value per output: the total reward's, or with GDPO the sum over the parts'."""
+    length = rewards.is_completion.sum(-1)
+
+    def value(reward, is_valid):
+        return _compare_and_scale(chosen, rewards, reward, is_valid, length)
+
+    if not chosen.normalise_each:
+        return value(reward, is_valid)
+    by_part = jax.vmap(lambda r: value(r, is_valid & jnp.isfinite(r)), -1, -1)
+    return (_weights(chosen, rewards) * by_part(rewards.parts)).sum(-1)
+
+
+def _of_steps(chosen: config.Advantage, rewards: Rewards) -> Float[Array, "B G C"]:
+    """Process supervision: all steps of all outputs to a question are one group.
+
+    A step with a reward that is not finite, or an end outside the row, is no step.
+    """
+    reward, end = rewards.step_reward, rewards.step_end
+    is_step = rewards.is_step & rewards.is_valid[:, :, None] & jnp.isfinite(reward)
+    is_step &= (end >= 0) & (end < rewards.is_completion.shape[-1])
+    pool = (x.reshape(x.shape[0], -1) for x in (reward, is_step, jnp.ones_like(end)))
+    value = _compare_and_scale(chosen, rewards, *pool).reshape(reward.shape)
+    by_row = jax.vmap(jax.vmap(tokens.from_steps))
+    return by_row(value, end, is_step, rewards.is_completion)
+
+
+def _of_critic(
+    chosen: config.Advantage,
+    rewards: Rewards,
+    reward: Float[Array, "B G"],
+    penalty: Float[Array, "B G C"],
+) -> tuple[Float[Array, "B G C"], Float[Array, "B G C"]]:
+    """PPO: token rewards of eq. 2, and generalized advantage estimation."""
+
+    def row(reward, penalty, value, is_completion):
+        reward = tokens.token_rewards(reward, penalty, is_completion)
+        knobs = chosen.gamma, chosen.gae_lambda
+        return tokens.generalized_advantage(reward, value, is_completion, *knobs)
+
+    by_row = jax.vmap(jax.vmap(row))
+    return by_row(reward, penalty, rewards.value, rewards.is_completion)
+
+
+def _compare_and_scale(
+    chosen: config.Advantage,
+    rewards: Rewards,
+    reward: Float[Array, "B N"],
+    is_valid: Bool[Array, "B N"],
+    length: Int[Array, "B N"],
+) -> Float[Array, "B N"]:
+    """The estimator on every group, divided by the spread that the settings name."""
+    baseline = rewards.baseline
+    if baseline is None:
+        baseline = jnp.zeros(reward.shape[:1], reward.dtype)
+    groups = group.Group(reward, is_valid, length, baseline)
+
+    def one(group_):
+        return group.scale(group.compare(group_, chosen), group_, chosen)
+
+    if chosen.group_by == "question":
+        value = jax.vmap(one)(groups)
+    else:
+        value = _pooled(one, groups, rewards.columns[chosen.group_by])
+    if chosen.scale_rewards == "batch":
+        spread = group.std(reward, is_valid, chosen.ddof)
+        value = group.divide(value, spread, chosen)
+    elif chosen.scale_rewards == "nonzero":
+        nonzero = (is_valid & (reward != 0)).sum()
+        value = value * is_valid.sum() / jnp.maximum(nonzero, 1)
+    return value
+
+
+def _pooled(one, groups: group.Group, column: Array) -> Float[Array, "B G"]:
+    """Groups that share a column's value are one group."""
+    shape = groups.reward.shape
+    everyone = group.Group(*(x.reshape(-1) for x in groups[:3]), groups.baseline[0])
+    key = jnp.repeat(column, shape[1])
+
+    def of_question(b):
+        value = one(everyone._replace(is_valid=everyone.is_valid & (key == column[b])))
+        return value.reshape(shape)[b]
+
+    return jax.vmap(of_question)(jnp.arange(shape[0]))
+
+
+def _discount(
+    counts: Bool[Array, "B G C"], gamma: float | Array
+) -> Float[Array, "B G C"]:
+    """γ to the number of completion tokens still to come."""
+    remaining = jnp.flip(jnp.cumsum(jnp.flip(counts, -1), -1), -1) - 1
+    return gamma ** jnp.maximum(remaining, 0)
+
+
+def _check_inputs(settings: config.Algorithm, rewards: Rewards):
+    """Which optional records the settings call for; known before anything compiles."""
+    chosen = settings.advantage
+    needed = {
+        "step_reward": chosen.supervision == "process",
+        "step_end": chosen.supervision == "process",
+        "is_step": chosen.supervision == "process",
+        "baseline": chosen.estimator == "given",
+        "value": chosen.estimator == "gae",
+        "kl": settings.kl.placed == "reward",
+        "columns": chosen.group_by != "question",
+    }
+    for name, is_needed in needed.items():
+        if is_needed and getattr(rewards, name) is None:
+            raise ValueError(
+                f"the rewards carry no {name}, which {chosen.path} with supervision "
+                f"{chosen.supervision!r} and estimator {chosen.estimator!r}, and the KL "
+                f"in the {settings.kl.placed}, reads. Fill Rewards.{name}."
+            )
+    if chosen.group_by != "question" and chosen.group_by not in rewards.columns:
+        raise ValueError(
+            f"{chosen.name('group_by')} is {chosen.group_by!r}; the data has the columns "
+            f"{sorted(rewards.columns)}. Name one of them, or 'question'."
+        )
