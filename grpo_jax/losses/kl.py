@@ -1,0 +1,89 @@
+"""KL(π ‖ π_ref) per token, from the log-probabilities of the sampled token alone.
+
+With x = log π − log π_ref, in expectation over π:
+
+    k1 = x            unbiased; as a loss its gradient has mean 0 and no reference in it
+    k2 = x²/2         biased; its gradient as a loss is that of the reverse KL(π ‖ π_ref)
+    k3 = e^−x + x − 1 unbiased and never negative (paper eq. 4); its gradient as a loss
+                      is that of the forward KL(π_ref ‖ π)
+    abs = |x|
+
+So value and gradient are chosen apart: `gradient` own differentiates the estimate,
+straight_through keeps its value and takes the gradient of k2, and ratio multiplies it
+by π/π_old, whose gradient adds the missing score-function term.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from grpo_jax import config
+
+
+def k1(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return x
+
+
+def absolute(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.abs(x)
+
+
+def k2(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return x**2 / 2
+
+
+def k3(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Written with expm1, and its last rounding error below 0 cut off (values only)."""
+    value = jnp.expm1(-x) + x
+    return value + jax.lax.stop_gradient(jnp.maximum(value, 0.0) - value)
+
+
+ESTIMATORS = {"k1": k1, "abs": absolute, "k2": k2, "k3": k3}
+
+
+def own(value, x, ratio):
+    return value
+
+
+def straight_through(value, x, ratio):
+    slope = k2(x)
+    return jax.lax.stop_gradient(value - slope) + slope
+
+
+def by_ratio(value, x, ratio):
+    return value * ratio
+
+
+GRADIENTS = {"own": own, "straight_through": straight_through, "ratio": by_ratio}
+
+
+def estimate(
+    settings: config.KL,
+    logp: Float[Array, "*T"],
+    ref_logp: Float[Array, "*T"],
+    ratio: Float[Array, "*T"],
+) -> Float[Array, "*T"]:
+    """The KL of each token. A clamp stops the estimate's own gradient outside its range;
+    the straight-through gradient, x itself, needs no clamp and has none (as in verl).
+    """
+    x = logp - ref_logp
+    value = x
+    if settings.log_limit is not None:
+        value = jnp.clip(value, -settings.log_limit, settings.log_limit)
+    value = ESTIMATORS[settings.estimator](value)
+    if settings.limit is not None:
+        value = jnp.clip(value, -settings.limit, settings.limit)
+    return GRADIENTS[settings.gradient](value, x, ratio)
+
+
+def next_beta(
+    settings: config.KL,
+    beta: Float[Array, ""],
+    measured: Float[Array, ""],
+    samples: int | Array,
+) -> Float[Array, ""]:
+    """β ← β (1 + clip(KL/target − 1, ±0.2) · samples/horizon), if there is a target."""
+    if settings.target is None:
+        return beta
+    error = jnp.clip(measured / settings.target - 1, -0.2, 0.2)
+    return beta * (1 + error * samples / settings.horizon)
