@@ -1,0 +1,21 @@
+"""Four CPU devices, strict ranks, shapes checked at every call, float64 on request."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+import tests.typecheck  # noqa: F401  (the hook below names it)
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+install_import_hook("grpo_jax", "tests.typecheck.check")
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
