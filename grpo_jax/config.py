@@ -124,7 +124,7 @@ class Advantage(Section):
         self.need(
             "estimator",
             self.estimator in FOR_STEPS,
-            f"{self.name('supervision')} 'process' pools steps, which it cannot compare",
+            f"{self.name('supervision')} 'process' pools steps; it cannot compare them",
             "Set it to mean, as the paper does.",
         )
         for name in ("group_by", "normalise_each"):
@@ -267,7 +267,7 @@ class Algorithm(Section):
         self.need(
             "group_size",
             self.group_size >= (2 if compares and not pools else 1),
-            f"the advantage {self.advantage.estimator!r} compares the samples of a group"
+            f"the advantage {self.advantage.estimator!r} compares a group's samples"
             if self.group_size == 1
             else "a group has at least one sample",
             "Set it to 2 or more, or algorithm.advantage.estimator to given or gae.",

@@ -1,4 +1,4 @@
-"""The records that flow through a step, shaped [B, G, ...]: B questions, G samples each.
+"""The records that flow through a step: [B, G, ...], B questions of G samples each.
 
 C completion tokens, S steps of a solution, R reward functions. Masks are bool and
 named for what True means; they are built from lengths, never from token values.

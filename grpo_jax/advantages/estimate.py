@@ -98,7 +98,7 @@ def _of_outputs(
     reward: Float[Array, "B G"],
     is_valid: Bool[Array, "B G"],
 ) -> Float[Array, "B G"]:
-    """One value per output: the total reward's, or with GDPO the sum over the parts'."""
+    """One value per output: of its total reward, or (GDPO) summed over the parts."""
     length = rewards.is_completion.sum(-1)
 
     def value(reward, is_valid):
@@ -206,12 +206,12 @@ def _check_inputs(settings: config.Algorithm, rewards: Rewards):
     for name, is_needed in needed.items():
         if is_needed and getattr(rewards, name) is None:
             raise ValueError(
-                f"the rewards carry no {name}, which {chosen.path} with supervision "
-                f"{chosen.supervision!r} and estimator {chosen.estimator!r}, and the KL "
-                f"in the {settings.kl.placed}, reads. Fill Rewards.{name}."
+                f"the rewards carry no {name}; supervision {chosen.supervision!r}, "
+                f"estimator {chosen.estimator!r}, group_by {chosen.group_by!r} and the "
+                f"KL in the {settings.kl.placed} call for it. Fill Rewards.{name}."
             )
     if chosen.group_by != "question" and chosen.group_by not in rewards.columns:
         raise ValueError(
-            f"{chosen.name('group_by')} is {chosen.group_by!r}; the data has the columns "
+            f"{chosen.name('group_by')} is {chosen.group_by!r}; the data has "
             f"{sorted(rewards.columns)}. Name one of them, or 'question'."
         )

@@ -46,7 +46,7 @@ def length_weighted(group: Group, settings: config.Advantage) -> Float[Array, "G
 
 
 def given(group: Group, settings: config.Advantage) -> Float[Array, "G"]:
-    """r_i − b, where b is the greedy answer's reward (ReMax). Agreeing rewards: r − b."""
+    """r_i − b, where b is the greedy answer's reward (ReMax). Agreeing: r − b."""
     return group.reward - group.baseline
 
 
@@ -113,7 +113,7 @@ ESTIMATORS = {
 
 
 def compare(group: Group, settings: config.Advantage) -> Float[Array, "G"]:
-    """The chosen estimator, with its edge cases settled; not yet divided by a spread."""
+    """The chosen estimator, edge cases settled; not yet divided by a spread."""
     group = group._replace(reward=jnp.where(group.is_valid, group.reward, 0.0))
     value = ESTIMATORS[settings.estimator](group, settings)
     if settings.estimator in config.CENTRED:
@@ -149,8 +149,8 @@ def divide(
 ) -> Float[Array, "*N"]:
     """value / spread, with ε added to it, under it, or under the root.
 
-    A spread of exactly 0 divides nothing: that is a group that agrees (and is 0 already)
-    or, for the std of the others, a single dissenter.
+    A spread of exactly 0 divides nothing: the group agrees (and is 0 already), or the
+    others do where the std is theirs.
     """
     if settings.eps_at == "added":
         denominator = spread + settings.eps

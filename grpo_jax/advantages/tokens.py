@@ -54,7 +54,7 @@ def generalized_advantage(
     gamma: float | Array,
     lam: float | Array,
 ) -> tuple[Float[Array, "T"], Float[Array, "T"]]:
-    """A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ V_{t+1} − V_t; and the returns A + V."""
+    """A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ V_{t+1} − V_t; and returns A + V."""
 
     def step(later, now):
         later_value, later_advantage = later

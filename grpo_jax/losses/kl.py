@@ -2,10 +2,10 @@
 
 With x = log π − log π_ref, in expectation over π:
 
-    k1 = x            unbiased; as a loss its gradient has mean 0 and no reference in it
-    k2 = x²/2         biased; its gradient as a loss is that of the reverse KL(π ‖ π_ref)
-    k3 = e^−x + x − 1 unbiased and never negative (paper eq. 4); its gradient as a loss
-                      is that of the forward KL(π_ref ‖ π)
+    k1 = x            unbiased; as a loss, its gradient has mean 0: no pull at all
+    k2 = x²/2         biased; as a loss, it pulls along the reverse KL(π ‖ π_ref)
+    k3 = e^−x + x − 1 unbiased, never negative (paper eq. 4); as a loss, it pulls along
+                      the forward KL(π_ref ‖ π)
     abs = |x|
 
 So value and gradient are chosen apart: `gradient` own differentiates the estimate,
@@ -63,8 +63,10 @@ def estimate(
     ref_logp: Float[Array, "*T"],
     ratio: Float[Array, "*T"],
 ) -> Float[Array, "*T"]:
-    """The KL of each token. A clamp stops the estimate's own gradient outside its range;
-    the straight-through gradient, x itself, needs no clamp and has none (as in verl).
+    """The KL of each token.
+
+    A clamp stops the estimate's own gradient outside its range; the straight-through
+    gradient, x itself, needs no clamp and has none (as in verl).
     """
     x = logp - ref_logp
     value = x

@@ -41,5 +41,5 @@ def binary(
 
 
 def candidate_logit(plus: Float[Array, "..."], minus: Float[Array, "..."]) -> Array:
-    """The logit of a step scored by two candidate tokens: softmax of two is a sigmoid."""
+    """A step scored by two candidate tokens: a softmax of two is a sigmoid."""
     return plus - minus

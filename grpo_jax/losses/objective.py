@@ -175,7 +175,7 @@ def _statistics(
 
 
 def _check_inputs(settings, logp, batch: PolicyBatch, entropy):
-    """What the settings call for and the batch lacks; known before anything compiles."""
+    """What the settings call for and the batch lacks, known before compiling."""
     selects = settings.surrogate in ("kl_cov", "clip_cov")
     needs = {
         "is_selected": (selects, f"surrogate {settings.surrogate!r}"),
@@ -193,6 +193,6 @@ def _check_inputs(settings, logp, batch: PolicyBatch, entropy):
     for name, x in (("logp", logp), ("entropy", entropy)):
         if x is not None and x.shape != batch.is_completion.shape:
             raise ValueError(
-                f"{name} has shape {x.shape}; the batch has {batch.is_completion.shape}. "
+                f"{name} has shape {x.shape}, the batch {batch.is_completion.shape}. "
                 "Both are [B, G, C]."
             )

@@ -91,7 +91,7 @@ def reinforce(row: Row, settings: config.Algorithm) -> Term:
 
 
 def cispo(row: Row, settings: config.Algorithm) -> Term:
-    """−sg(clip(ρ)) A log π: the weight is clipped, the gradient never is (MiniMax-M1)."""
+    """−sg(clip(ρ)) A log π: the weight is clipped, the gradient never (MiniMax-M1)."""
     weight, held = _stopped(row, settings)
     return Term(-weight * row.advantage * row.logp, *held, weight=weight)
 
@@ -169,7 +169,7 @@ def kl_cov(row: Row, settings: config.Algorithm) -> Term:
 
 
 def clip_cov(row: Row, settings: config.Algorithm) -> Term:
-    """`clipped`, and no gradient at all on a few tokens of high covariance (Clip-Cov)."""
+    """`clipped`, with no gradient on a few tokens of high covariance (Clip-Cov)."""
     term = clipped(row, settings)
     return term._replace(loss=jnp.where(row.is_selected, 0.0, term.loss))
 

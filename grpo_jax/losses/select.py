@@ -4,7 +4,6 @@ A quantile or a top-k over a batch depends on how the batch is cut. So these run
 the minibatch without gradient, and the masks they return are cut along with it.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 

@@ -66,7 +66,8 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
 
 def values(statistics: Statistics) -> dict[str, Array]:
     """Numbers to log. Moments give the mean, the std (over n) and, for weights, the
-    effective sample size as a share, 1 / mean((w / mean w)²). Nothing counted: NaN."""
+    effective sample size as a share, 1 / mean((w / mean w)²). Nothing counted: NaN.
+    """
     out = {}
     for name, x in statistics.items():
         if isinstance(x, Sum):
