@@ -226,7 +226,7 @@ class Algorithm(Section):
     gamma_negative: tuple[float, float] = (3.0, 2.0)  # ... and where A < 0
     quadratic: float = 1.0  # DRO's weight of (log ratio)²/2
     cov_fraction: float = 2e-4  # share of tokens that KL-Cov and Clip-Cov select
-    cov_coef: float = 1.0  # KL-Cov's weight of |log ratio| on them
+    cov_coef: float = 0.1  # KL-Cov's weight of |log ratio| on them
     cov_low: float = 1.0  # Clip-Cov selects among tokens with a covariance above it ...
     cov_high: float = 5.0  # ... and below it
     off_policy_limit: float | None = None  # A<0 is dropped if mean log(π_old/π) > it

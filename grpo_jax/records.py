@@ -9,6 +9,7 @@ from typing import NamedTuple, get_args, get_type_hints
 from jaxtyping import Array, Bool, Float, Int
 
 from grpo_jax import config, tree
+from grpo_jax.section import Refused
 
 for _section in (
     config.Advantage,
@@ -38,15 +39,19 @@ class Rewards(NamedTuple):
 
 
 class PolicyBatch(NamedTuple):
-    """All that the policy's loss needs besides the log-probabilities of now."""
+    """All that the policy's loss needs besides the log-probabilities of now.
+
+    The first part holds for a rollout, the second for one update (see `prepare`).
+    """
 
     is_completion: Bool[Array, "B G C"]  # the tokens that the loss looks at
     advantage: Float[Array, "B G C"]
-    row_weight: Float[Array, "B G"]  # what one token of a row counts: losses/reduce
     is_row: Bool[Array, "B G"]  # False: a row that only fills up a shape
     old_logp: Float[Array, "B G C"] | None = None  # None: the policy of now
     ref_logp: Float[Array, "B G C"] | None = None  # None: no KL in the loss
     weight: Float[Array, "B G C"] | None = None  # π_old/π_sampler: losses/mismatch
+
+    row_weight: Float[Array, "B G"] | None = None  # of a row's token: losses/reduce
     is_selected: Bool[Array, "B G C"] | None = None  # KL-Cov, Clip-Cov: losses/select
     is_uncertain: Bool[Array, "B G C"] | None = None  # top entropy: losses/select
     entropy_weight: Float[Array, ""] | None = None  # 1 / tokens in the entropy's mean
@@ -66,13 +71,13 @@ def check_shapes(record: tuple):
             continue
         where = f"{type(record).__name__}.{name}"
         if len(value.shape) != len(dims.split()):
-            raise ValueError(f"{where} has shape {value.shape}; it must be [{dims}].")
+            raise Refused(f"{where} has shape {value.shape}; it must be [{dims}].")
         for dim, n in zip(dims.split(), value.shape, strict=True):
             first, expected = size.setdefault(dim, (where, n))
             if n != expected:
-                raise ValueError(
+                raise Refused(
                     f"{where} has shape {value.shape}, so {dim} = {n}; but {first} has "
                     f"{dim} = {expected}. They describe the same {dim}."
                 )
             if n == 0:
-                raise ValueError(f"{where} has shape {value.shape}; {dim} is empty.")
+                raise Refused(f"{where} has shape {value.shape}; {dim} is empty.")

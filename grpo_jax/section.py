@@ -13,6 +13,10 @@ from typing import ClassVar, Literal, get_args, get_origin
 from beartype.door import is_bearable
 
 
+class Refused(ValueError):
+    """Something a person asked for that cannot be: a setting, a file, a shape."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
     """`path` is the section's place in the tree, for the messages."""
@@ -41,7 +45,7 @@ class Section:
     def need(self, field: str, holds: bool, rule: str, remedy: str):
         if not holds:
             value = getattr(self, field)
-            raise ValueError(f"{self.name(field)} is {value!r}; {rule}. {remedy}")
+            raise Refused(f"{self.name(field)} is {value!r}; {rule}. {remedy}")
 
     def need_read(self, field: str, is_read: bool, reason: str, readers: str):
         """A field that nothing reads must be at its default."""

@@ -11,6 +11,8 @@ from typing import Any, get_args
 
 import jax
 
+from grpo_jax.section import Refused
+
 
 def paths(tree: Any) -> Any:
     """The same tree with each leaf replaced by its path, such as `layers/wq`."""
@@ -35,7 +37,7 @@ def match(rules: Sequence[tuple[str, Any]], tree: Any) -> Any:
     missing = [p for p in jax.tree.leaves(paths(tree)) if value(p) is unmatched]
     if missing:
         known = ", ".join(regex for regex, _ in rules) or "none"
-        raise ValueError(
+        raise Refused(
             f"no rule matches {', '.join(missing)}; the rules are: {known}. "
             "Add a rule for each of these paths."
         )

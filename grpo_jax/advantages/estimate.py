@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from grpo_jax import config
 from grpo_jax.advantages import group, tokens
 from grpo_jax.records import Rewards, check_shapes
+from grpo_jax.section import Refused
 
 
 class Estimate(NamedTuple):
@@ -76,16 +77,11 @@ def total_reward(
     return total, rewards.is_valid & is_known.any(-1)
 
 
-def needs_reference(settings: config.Algorithm) -> bool:
-    """Whether the reference policy must score the rollout; for concrete settings."""
-    return settings.beta > 0 or settings.ratio_to == "reference"
-
-
 def _weights(chosen: config.Advantage, rewards: Rewards) -> Float[Array, "1 1 R"]:
     count = rewards.parts.shape[-1]
     weights = chosen.reward_weights or (1.0,) * count
     if len(weights) != count:
-        raise ValueError(
+        raise Refused(
             f"{chosen.name('reward_weights')} has {len(weights)} values; there are "
             f"{count} reward functions. Give one weight for each."
         )
@@ -194,24 +190,24 @@ def _discount(
 def _check_inputs(settings: config.Algorithm, rewards: Rewards):
     """Which optional records the settings call for; known before anything compiles."""
     chosen = settings.advantage
+    steps = chosen.supervision == "process", "supervision 'process'"
     needed = {
-        "step_reward": chosen.supervision == "process",
-        "step_end": chosen.supervision == "process",
-        "is_step": chosen.supervision == "process",
-        "baseline": chosen.estimator == "given",
-        "value": chosen.estimator == "gae",
-        "kl": settings.kl.placed == "reward",
-        "columns": chosen.group_by != "question",
+        "step_reward": steps,
+        "step_end": steps,
+        "is_step": steps,
+        "baseline": (chosen.estimator == "given", "estimator 'given'"),
+        "value": (chosen.estimator == "gae", "estimator 'gae', which needs a critic,"),
+        "kl": (settings.kl.placed == "reward", "algorithm.kl.placed 'reward'"),
+        "columns": (chosen.group_by != "question", "group_by"),
     }
-    for name, is_needed in needed.items():
+    for name, (is_needed, reader) in needed.items():
         if is_needed and getattr(rewards, name) is None:
-            raise ValueError(
-                f"the rewards carry no {name}; supervision {chosen.supervision!r}, "
-                f"estimator {chosen.estimator!r}, group_by {chosen.group_by!r} and the "
-                f"KL in the {settings.kl.placed} call for it. Fill Rewards.{name}."
+            raise Refused(
+                f"the rewards carry no {name}, which {reader} reads. "
+                f"Fill Rewards.{name}, or choose another."
             )
     if chosen.group_by != "question" and chosen.group_by not in rewards.columns:
-        raise ValueError(
+        raise Refused(
             f"{chosen.name('group_by')} is {chosen.group_by!r}; the data has "
             f"{sorted(rewards.columns)}. Name one of them, or 'question'."
         )

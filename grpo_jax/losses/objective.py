@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 from grpo_jax import config
 from grpo_jax.losses import kl, policy, reduce, statistics
 from grpo_jax.records import PolicyBatch, check_shapes
+from grpo_jax.section import Refused
 
 
 def policy_loss(
@@ -178,6 +179,7 @@ def _check_inputs(settings, logp, batch: PolicyBatch, entropy):
     """What the settings call for and the batch lacks, known before compiling."""
     selects = settings.surrogate in ("kl_cov", "clip_cov")
     needs = {
+        "row_weight": (True, "loss_mean"),
         "is_selected": (selects, f"surrogate {settings.surrogate!r}"),
         "ref_logp": (settings.ratio_to == "reference", "ratio_to 'reference'"),
         "is_uncertain": (settings.top_entropy is not None, "top_entropy"),
@@ -186,13 +188,13 @@ def _check_inputs(settings, logp, batch: PolicyBatch, entropy):
     }
     for name, (is_needed, reader) in needs.items():
         if is_needed and getattr(batch, name) is None:
-            raise ValueError(
+            raise Refused(
                 f"the batch carries no {name}, which algorithm.{reader} reads. "
                 f"Fill PolicyBatch.{name}."
             )
     for name, x in (("logp", logp), ("entropy", entropy)):
         if x is not None and x.shape != batch.is_completion.shape:
-            raise ValueError(
+            raise Refused(
                 f"{name} has shape {x.shape}, the batch {batch.is_completion.shape}. "
                 "Both are [B, G, C]."
             )

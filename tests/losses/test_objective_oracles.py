@@ -77,14 +77,14 @@ def batch_of(settings, options, x):
     batch = PolicyBatch(
         mask,
         advantage,
-        reduce.row_weights(
+        jnp.ones(mask.shape[:2], bool),
+        row_weight=reduce.row_weights(
             settings,
             mask,
             jnp.ones(mask.shape[:2], bool),
             rollout_tokens=mask.sum(),
             parts=1,
         ),
-        is_row=jnp.ones(mask.shape[:2], bool),
         old_logp=x.get("old_logp"),
         ref_logp=x.get("ref_logp"),
     )

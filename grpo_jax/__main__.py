@@ -1,0 +1,5 @@
+import sys
+
+from grpo_jax import cli
+
+sys.exit(cli.main())

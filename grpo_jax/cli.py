@@ -1,0 +1,74 @@
+"""The command line: `python -m grpo_jax COMMAND ...`.
+
+Exit codes: 0 done, 2 refused (a setting, a path, a word on the line).
+"""
+
+import sys
+
+from grpo_jax import experiment, presets
+from grpo_jax.section import Refused
+
+USAGE = """usage: python -m grpo_jax COMMAND ...
+
+  train FILE [--workdir DIR] [--preset NAME] [--SETTING VALUE ...]
+                 run an experiment; `train FILE --help` lists every setting
+  methods        the paper's methods in one view, and the presets
+  bench          time the mathematics on this machine
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs a command; what is refused is one sentence and exit code 2."""
+    command, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
+    if command in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if command not in COMMANDS:
+        print(f"{command!r} is not a command.\n\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        return COMMANDS[command](rest)
+    except Refused as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return 2
+
+
+def train(words: list[str]) -> int:
+    if not words or words[0].startswith("-"):
+        raise ValueError("train needs an experiment file first. See --help.")
+    path, *overrides = words
+    module = experiment.load(path)
+    settings, workdir = experiment.parse(module, overrides)
+    print(f"{path} → {workdir}\n{experiment.describe(settings)}\n")
+    experiment.save(settings, workdir)
+    module.run(settings, workdir)
+    return 0
+
+
+def methods(words: list[str]) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from grpo_jax import unified
+
+    console = Console()
+    table = Table("method", "completions from", "reward", "gradient coefficient")
+    for name, method in unified.METHODS.items():
+        sentence = (method.coefficient.__doc__ or "").split("\n")[0]
+        table.add_row(name, method.source, method.reward, sentence)
+    console.print(table)
+    table = Table("preset", "what it sets, where it differs from the defaults")
+    for name, options in presets.PRESETS.items():
+        text = ", ".join(f"{k}={v}" for k, v in options.items())
+        table.add_row(name, text or "the defaults")
+    console.print(table)
+    return 0
+
+
+def bench(words: list[str]) -> int:
+    from grpo_jax import bench
+
+    return bench.main(words)
+
+
+COMMANDS = {"train": train, "methods": methods, "bench": bench}

@@ -1,0 +1,102 @@
+"""Experiment files: Python gives the settings, words on the command line change them.
+
+    python -m grpo_jax train experiments/quickstart.py --algorithm.group-size 16
+
+An experiment file has `get_config() -> config.Config`, and `run(config, workdir)`.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import sys
+from types import ModuleType
+from typing import Annotated, Any
+
+import tyro
+
+from grpo_jax import config, presets
+from grpo_jax.section import Refused
+
+
+def load(path: str) -> ModuleType:
+    """The experiment file as a module, named so that it can shadow no other."""
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise Refused(f"there is no experiment file {path}. Give the path of one.")
+    name = f"grpo_experiment_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses in the file look themselves up by it
+    spec.loader.exec_module(module)
+    for function in ("get_config", "run"):
+        if not callable(getattr(module, function, None)):
+            raise Refused(f"{path} has no function {function}(). Define one.")
+    return module
+
+
+def parse(
+    experiment: ModuleType, words: list[str]
+) -> tuple[config.Config, pathlib.Path]:
+    """The experiment's settings after the overrides, and the work directory.
+
+    A word that names no setting, or a value that a setting refuses, ends the program
+    with exit code 2 and the nearest name or the rule.
+    """
+    default = experiment.get_config()
+    if not isinstance(default, config.Config):
+        raise Refused(
+            f"get_config() of {experiment.__file__} returns a {type(default).__name__}; "
+            "it must return a grpo_jax.config.Config."
+        )
+    name = pathlib.Path(experiment.__file__).stem
+    preset = _preset(words)
+    if preset:
+        chosen = presets.algorithm(preset)
+        default = dataclasses.replace(default, algorithm=chosen)
+
+    def settings(
+        config: Annotated[config.Config, tyro.conf.arg(name="")] = default,
+        workdir: pathlib.Path = pathlib.Path("runs") / name,  # what the run writes
+        preset: str | None = None,  # start `algorithm` from a known method's settings
+    ):
+        return config, workdir
+
+    program = f"python -m grpo_jax train {experiment.__file__}"
+    return tyro.cli(
+        settings, args=words, prog=program, config=(tyro.conf.FlagConversionOff,)
+    )
+
+
+def describe(settings: config.Config) -> str:
+    """The settings that differ from their defaults, a line each."""
+    ours, plain = flat(settings), flat(config.Config())
+    lines = [f"  {k} = {v!r}" for k, v in ours.items() if v != plain[k]]
+    return "\n".join(lines) or "  every setting is at its default"
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """{"algorithm.kl.estimator": "k3", ...}: every field by its path."""
+    out = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            out |= flat(value, f"{prefix}{field.name}.")
+        else:
+            out[prefix + field.name] = value
+    return out
+
+
+def save(settings: config.Config, workdir: pathlib.Path):
+    """The resolved settings as `config.json`, made with the work directory."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(dataclasses.asdict(settings), indent=2)
+    (workdir / "config.json").write_text(text + "\n")
+
+
+def _preset(words: list[str]) -> str | None:
+    """--preset is looked for ahead of the rest: it gives the others their defaults."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset")
+    return parser.parse_known_args(words)[0].preset

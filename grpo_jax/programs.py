@@ -1,0 +1,30 @@
+"""Every compiled program: the one file that says jit.
+
+Static arguments and donation stand here, side by side. Settings are pytrees (see
+`tree.register_settings`): a program is traced in their floats and compiled anew for
+their choices.
+"""
+
+from collections.abc import Callable
+
+import jax
+import optax
+
+
+def forward(function: Callable) -> Callable:
+    """A function of parameters that leaves them where they are: sampling, scoring."""
+    return jax.jit(function)
+
+
+def update(loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
+    """One optimizer step on `loss(params, *batch) -> (value, statistics)`.
+
+    Parameters and optimizer state are donated: the old ones are gone after the call.
+    """
+
+    def step(params, state, *batch):
+        (_, measured), grads = jax.value_and_grad(loss, has_aux=True)(params, *batch)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, measured
+
+    return jax.jit(step, donate_argnums=(0, 1))
