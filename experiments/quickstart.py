@@ -8,7 +8,9 @@ can be enumerated, so the probability of the right answer is known at which the 
 gradient of the objective vanishes. The run must end there and not at 1: the KL to the
 reference, weighted by β, holds it back.
 
-Result: 0.9749 against an optimum of 0.9746, in 14 s on two CPU cores. Try --algorithm.beta 0.4, --preset dr_grpo, --preset rloo.
+Result: 0.8667 against an optimum of 0.8658, in 14 s on two CPU cores. Try
+--algorithm.beta 0.04, or --preset dr_grpo --algorithm.beta 0.1 (0.8985 and 0.8984 with
+--training.batch-size 64 --training.steps 2500).
 """
 
 import json
@@ -26,6 +28,7 @@ from rich.table import Table
 from grpo_jax import config, prepare, prng, programs
 from grpo_jax.losses import kl, objective, statistics
 from grpo_jax.records import Rewards
+from grpo_jax.text import diversity
 
 QUESTIONS = [(0, 3), (4, 5), (2, 2), (1, 0), (6, 1), (3, 5), (7, 2), (1, 4)]
 ANSWERS = np.array([a + b for a, b in QUESTIONS])
@@ -127,6 +130,9 @@ def train(settings: config.Config):
             parts = token, batch, choices, rows
             logits, state, more = update(logits, state, *knobs, *parts)
         measured = statistics.values(measured | more)
+        digits = np.asarray(token)
+        answers = [[str(d) for d in group[:, 0]] for group in digits]
+        measured |= diversity.of_groups(digits.tolist(), answers, n=1)
         if "kl" in measured:
             beta = kl.next_beta(algorithm.kl, beta, measured["kl"], token.size)
         right = jnp.exp(log_probs(logits, sampling.temperature, everyone))
@@ -153,7 +159,7 @@ def optimum(settings: config.Algorithm) -> float | None:
     is_right = np.arange(size) < k[:, None]
     rows = np.full(size + 1, 0)
     token = np.where(is_right, ANSWERS[0], ANSWERS[0] + 1)[:, :, None]
-    rewards = rewards_of(token, ANSWERS[rows], rows)
+    rewards = jax.tree.map(jnp.asarray, rewards_of(token, ANSWERS[rows], rows))
     ref_logp = jnp.full(token.shape, -jnp.log(VOCABULARY))
 
     def expected_loss(theta, p):

@@ -35,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
 
 def train(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
-        raise ValueError("train needs an experiment file first. See --help.")
+        raise Refused("train needs an experiment file first. See --help.")
     path, *overrides = words
     module = experiment.load(path)
     settings, workdir = experiment.parse(module, overrides)
@@ -68,7 +68,9 @@ def methods(words: list[str]) -> int:
 def bench(words: list[str]) -> int:
     from grpo_jax import bench
 
-    return bench.main(words)
+    if words:
+        raise Refused(f"bench takes no words yet; {words[0]!r} was given.")
+    return bench.main()
 
 
 COMMANDS = {"train": train, "methods": methods, "bench": bench}

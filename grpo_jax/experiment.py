@@ -47,7 +47,7 @@ def parse(
     default = experiment.get_config()
     if not isinstance(default, config.Config):
         raise Refused(
-            f"get_config() of {experiment.__file__} returns a {type(default).__name__}; "
+            f"get_config() of {experiment.__file__} returns {type(default).__name__}; "
             "it must return a grpo_jax.config.Config."
         )
     name = pathlib.Path(experiment.__file__).stem

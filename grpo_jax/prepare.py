@@ -1,7 +1,7 @@
 """From a scored rollout to what the loss needs, before anything is differentiated.
 
 `rollout` runs once per rollout: advantages, rejection, the sampler's correction.
-`minibatch` runs before each update on what is one optimizer step: denominators, and tokens
+`minibatch` runs before each update, on one optimizer step: denominators, and tokens
 selected by comparing them with all others. What comes out can be cut into
 micro-batches and shards anywhere; the pieces' losses add up.
 """
@@ -75,14 +75,15 @@ def minibatch(
     batch: PolicyBatch,
     logp: Float[Array, "B G C"],
     entropy: Float[Array, "B G C"] | None,
-    keys: Key[Array, "B G"],
+    keys: Key[Array, "B G"] | None,
     *,
     rollout_tokens: int | Int[Array, ""],
     parts: int,
 ) -> PolicyBatch:
     """The batch of one update, from the policy as it is before that update.
 
-    `parts` minibatches make up the rollout and its tokens; `keys` are of the rows.
+    `parts` minibatches make up the rollout and its tokens; `keys` are of the rows,
+    and only clip_cov draws with them.
     """
     mask, logp = batch.is_completion, jax.lax.stop_gradient(logp)
     chosen, is_uncertain, is_selected = mask, None, None

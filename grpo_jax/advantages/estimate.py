@@ -54,8 +54,7 @@ def estimate(
         value = (
             tokens.whiten(value, is_valid, chosen) if chosen.whiten == "rows" else value
         )
-        decay = _discount(counts, chosen.gamma).astype(value.dtype)
-        advantage = value[:, :, None] * decay
+        advantage = _over_tokens(value, counts, chosen.gamma)
     advantage = jnp.where(counts, advantage, 0.0)
     if chosen.whiten == "tokens":
         advantage = tokens.whiten(advantage, counts, chosen)
@@ -179,12 +178,20 @@ def _pooled(one, groups: group.Group, column: Array) -> Float[Array, "B G"]:
     return jax.vmap(of_question)(jnp.arange(shape[0]))
 
 
-def _discount(
-    counts: Bool[Array, "B G C"], gamma: float | Array
+def _over_tokens(
+    value: Float[Array, "B G"], counts: Bool[Array, "B G C"], gamma: float | Array
 ) -> Float[Array, "B G C"]:
-    """γ to the number of completion tokens still to come."""
-    remaining = jnp.flip(jnp.cumsum(jnp.flip(counts, -1), -1), -1) - 1
-    return gamma ** jnp.maximum(remaining, 0)
+    """value · γ^(completion tokens still to come): the same everywhere if γ is 1."""
+
+    def constant():
+        return jnp.broadcast_to(value[:, :, None], counts.shape)
+
+    def discounted():
+        to_come = jnp.flip(jnp.cumsum(jnp.flip(counts, -1), -1), -1) - 1
+        decay = gamma ** jnp.arange(counts.shape[-1])
+        return constant() * decay[jnp.maximum(to_come, 0)].astype(value.dtype)
+
+    return jax.lax.cond(jnp.asarray(gamma == 1), constant, discounted)
 
 
 def _check_inputs(settings: config.Algorithm, rewards: Rewards):

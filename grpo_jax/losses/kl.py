@@ -80,10 +80,10 @@ def estimate(
 
 def next_beta(
     settings: config.KL,
-    beta: Float[Array, ""],
-    measured: Float[Array, ""],
+    beta: float | Float[Array, ""],
+    measured: float | Float[Array, ""],
     samples: int | Array,
-) -> Float[Array, ""]:
+) -> float | Float[Array, ""]:
     """β ← β (1 + clip(KL/target − 1, ±0.2) · samples/horizon), if there is a target."""
     if settings.target is None:
         return beta

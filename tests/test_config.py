@@ -1,0 +1,165 @@
+"""Settings refuse what they cannot mean, by name, value, rule and remedy."""
+
+import dataclasses
+import pathlib
+import re
+
+import pytest
+
+from grpo_jax import config
+from grpo_jax.section import Refused
+
+NAN = float("nan")
+REFUSED = [  # section, values, what the message must hold
+    (config.Algorithm, {"group_size": 1}, "algorithm.group_size is 1; .*2 or more"),
+    (config.Algorithm, {"group_size": 0}, "algorithm.group_size is 0; .*2 or more"),
+    (config.Algorithm, {"mu": 0}, "algorithm.mu is 0; .*once"),
+    (config.Algorithm, {"beta": -0.1}, "algorithm.beta is -0.1; .*not negative"),
+    (config.Algorithm, {"beta": NAN}, "algorithm.beta is nan; .*finite"),
+    (config.Algorithm, {"beta": float("inf")}, "algorithm.beta is inf; .*finite"),
+    (config.Algorithm, {"clip_low": -0.1}, "clip_low is -0.1; .*not negative"),
+    (config.Algorithm, {"clip_low": 1.1}, "clip_low is 1.1; no ratio is below 0"),
+    (config.Algorithm, {"ratio_max": 1.1}, "ratio_max is 1.1; .*clip_high"),
+    (config.Algorithm, {"dual_clip": 1.0}, "dual_clip is 1.0; .*on policy"),
+    (
+        config.Algorithm,
+        {"surrogate": "cispo", "dual_clip": 3.0},
+        "dual_clip is 3.0; algorithm.surrogate 'cispo' does not read it",
+    ),
+    (
+        config.Algorithm,
+        {"surrogate": "cispo", "clip_high": 0.28},
+        "clip_high is 0.28; .*'cispo' does not read it. Leave it at 0.2, or choose",
+    ),
+    (
+        config.Algorithm,
+        {"surrogate": "cispo", "weight_low": 1.2, "weight_high": 0.8},
+        "weight_low is 1.2; it must be below algorithm.weight_high, 0.8",
+    ),
+    (config.Algorithm, {"loss_mean": "over_constant"}, "Set algorithm.loss_constant"),
+    (config.Algorithm, {"loss_constant": 5}, "loss_constant is 5; .*does not read"),
+    (config.Algorithm, {"top_entropy": 0.0}, r"top_entropy is 0.0; .*\(0, 1\]"),
+    (config.Algorithm, {"top_entropy": 1.1}, "top_entropy is 1.1"),
+    (config.Algorithm, {"log_ratio_limit": 0.0}, "log_ratio_limit is 0.0; .*positive"),
+    (
+        config.Algorithm,
+        {"surrogate": "clip_cov", "cov_low": 5.0, "cov_high": 5.0},
+        "cov_low is 5.0; it must be below algorithm.cov_high",
+    ),
+    (
+        config.Algorithm,
+        {"beta": 0.0, "kl": config.KL(target=0.1)},
+        "algorithm.beta is 0.0; the controller multiplies",
+    ),
+    (config.KL, {"horizon": 10.0}, "algorithm.kl.horizon is 10.0; .*target"),
+    (config.KL, {"limit": -1.0}, "algorithm.kl.limit is -1.0; .*positive"),
+    (
+        config.KL,
+        {"placed": "reward", "gradient": "ratio"},
+        "algorithm.kl.gradient is 'ratio'; .*'reward' does not read it",
+    ),
+    (config.Advantage, {"eps": -1e-6}, "algorithm.advantage.eps is -1e-06; .*negative"),
+    (config.Advantage, {"gamma": 1.1}, r"gamma is 1.1; it must lie in \[0, 1\]"),
+    (config.Advantage, {"estimator": "rank"}, "scale_rewards is 'group'; .*'rank'"),
+    (
+        config.Advantage,
+        {"scale_rewards": "none", "ddof": 1},
+        "ddof is 1; .*no standard deviation",
+    ),
+    (
+        config.Advantage,
+        {"supervision": "process", "estimator": "length_weighted"},
+        "estimator is 'length_weighted'; .*pools steps",
+    ),
+    (
+        config.Advantage,
+        {"supervision": "process", "group_by": "type"},
+        "group_by is 'type'; .*one question",
+    ),
+    (config.Advantage, {"supervision": "process", "gamma": 0.9}, "gamma is 0.9"),
+    (
+        config.Advantage,
+        {"estimator": "softmax", "scale_rewards": "none", "reward_temperature": 0.0},
+        "reward_temperature is 0.0; .*positive",
+    ),
+    (config.Correction, {"mode": "mask"}, "mode is 'mask'; .*level 'none'"),
+    (
+        config.Correction,
+        {"level": "token", "low": 3.0},
+        "low is 3.0; it must be below algorithm.correction.high, 2.0",
+    ),
+    (config.Rejection, {"high": 2.0}, "high is 2.0; .*statistic 'none'"),
+    (config.Rejection, {"statistic": "token"}, "nothing would be rejected"),
+    (
+        config.Rejection,
+        {"statistic": "token", "measure": "k2", "low": 0.1, "high": 1.0},
+        "low is 0.1; k2 and k3 are 0",
+    ),
+    (config.Sampling, {"temperature": 0.0}, "sampling.temperature is 0.0; .*positive"),
+    (config.Optimizer, {"learning_rate": -1e-6}, "learning_rate is -1e-06; .*positive"),
+    (config.Training, {"steps": 0}, "training.steps is 0; it must be positive"),
+    (config.Config, {"seed": -1}, r"seed is -1; it must lie in \[0, 2\*\*32\)"),
+]
+WRONG_TYPES = [
+    (config.Algorithm, {"beta": "0.1"}, "beta is '0.1'; it must be of type float"),
+    (config.Algorithm, {"group_size": 8.0}, "group_size is 8.0; .*type int"),
+    (config.Algorithm, {"group_size": True}, "group_size is True; .*type int"),
+    (config.Algorithm, {"surrogate": "ppo"}, "surrogate is 'ppo'; .*one of 'clipped'"),
+    (config.Algorithm, {"kl": {"estimator": "k2"}}, "algorithm.kl is"),
+    (
+        config.Advantage,
+        {"reward_weights": [1.0]},
+        r"reward_weights is \[1.0\]; .*tuple",
+    ),
+    (config.Advantage, {"reward_weights": (1.0, NAN)}, "reward_weights .*finite"),
+]
+
+
+def ids(case):
+    return str(case) if isinstance(case, dict) else ""
+
+
+@pytest.mark.parametrize(("section", "values", "message"), REFUSED, ids=ids)
+def test_a_value_that_cannot_be_is_refused(section, values, message):
+    with pytest.raises(Refused, match=message):
+        section(**values)
+
+
+@pytest.mark.parametrize(("section", "values", "message"), WRONG_TYPES, ids=ids)
+def test_a_value_of_the_wrong_type_is_refused(section, values, message):
+    # The shape checker of the tests would refuse it first; users do not run under it.
+    made = object.__new__(section)
+    for field in dataclasses.fields(section):
+        object.__setattr__(made, field.name, values.get(field.name, field.default))
+    with pytest.raises(Refused, match=message):
+        section.__post_init__(made)
+
+
+def test_an_int_may_be_written_for_a_float():
+    made = config.Algorithm(beta=1, gamma_positive=(2.0, 3.0))
+    assert made.beta == 1.0 and type(made.beta) is float
+
+
+def test_a_single_sample_is_fine_where_nothing_compares_samples():
+    advantage = config.Advantage(estimator="given", scale_rewards="none")
+    assert config.Algorithm(group_size=1, advantage=advantage).group_size == 1
+    pooled = config.Advantage(group_by="level")
+    assert config.Algorithm(group_size=1, advantage=pooled).group_size == 1
+
+
+def test_the_published_names_and_defaults():
+    made = config.Config()
+    assert made.algorithm.group_size == 8
+    assert made.algorithm.beta == 0.01
+    assert made.algorithm.clip_low == made.algorithm.clip_high == 0.2
+    assert made.sampling.temperature == 0.7
+
+
+def test_every_field_says_what_it_means():
+    text = pathlib.Path("grpo_jax/config.py").read_text()
+    for cls in config.Section.__subclasses__():
+        for field in dataclasses.fields(cls):
+            if not dataclasses.is_dataclass(field.type):
+                assert re.search(rf"\n    {field.name}: [^\n]*( =|\()", text)
+                lines = text[text.index(f"\n    {field.name}: ") :].split("\n")[1:6]
+                assert any("# " in line for line in lines), field.name

@@ -1,0 +1,239 @@
+"""Every setting changes something that can be observed.
+
+Each field of the configuration has a proof: a value, and the other settings under which
+it is read, that change what a fixed rollout or a short run gives. A new field without a
+proof fails here.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grpo_jax import config, experiment, prepare, prng
+from grpo_jax.losses import kl, objective
+from grpo_jax.records import Rewards
+
+A, V, K = "algorithm.", "algorithm.advantage.", "algorithm.kl."
+STEPS = {V + "supervision": "process"}
+UNSCALED = {V + "scale_rewards": "none"}
+PROOFS = {  # path → (a value, the settings under which it matters)
+    "seed": (1, {}),
+    "sampling.temperature": (0.5, {}),
+    "optimizer.learning_rate": (0.5, {}),
+    "training.steps": (3, {}),
+    "training.batch_size": (3, {}),
+    A + "group_size": (5, {}),
+    A + "mu": (2, {}),
+    A + "beta": (0.5, {}),
+    A + "surrogate": ("sapo", {}),
+    A + "clip_low": (0.01, {}),
+    A + "clip_high": (0.01, {}),
+    A + "importance_level": ("sequence", {}),
+    A + "ratio_to": ("reference", {}),
+    A + "log_ratio_limit": (0.01, {A + "clip_low": 0.001, A + "clip_high": 0.001}),
+    A + "ratio_max": (1.25, {}),
+    A + "dual_clip": (1.25, {}),
+    A + "weight_low": (0.99, {A + "surrogate": "cispo"}),
+    A + "weight_high": (1.01, {A + "surrogate": "cispo"}),
+    A + "gate_positive": (2.0, {A + "surrogate": "sapo"}),
+    A + "gate_negative": (2.0, {A + "surrogate": "sapo"}),
+    A + "gamma_positive": ((2.0, 2.0), {A + "surrogate": "vespo"}),
+    A + "gamma_negative": ((2.0, 2.0), {A + "surrogate": "vespo"}),
+    A + "quadratic": (2.0, {A + "surrogate": "dro"}),
+    A + "cov_fraction": (0.5, {A + "surrogate": "kl_cov"}),
+    A + "cov_coef": (2.0, {A + "surrogate": "kl_cov"}),
+    A + "cov_low": (0.01, {A + "surrogate": "clip_cov", A + "cov_fraction": 0.5}),
+    A + "cov_high": (
+        0.02,
+        {A + "surrogate": "clip_cov", A + "cov_fraction": 0.5, A + "cov_low": 0.01},
+    ),
+    A + "off_policy_limit": (0.0, {}),
+    A + "top_entropy": (0.5, {}),
+    A + "entropy_coef": (0.1, {}),
+    A + "loss_mean": ("per_token", {}),
+    A + "loss_constant": (
+        3,
+        {A + "loss_mean": "over_constant", A + "loss_constant": 4},
+    ),
+    A + "empty_rows": ("dropped", {}),
+    V + "supervision": ("process", {}),
+    V + "estimator": ("leave_one_out", {}),
+    V + "scale_rewards": ("none", {}),
+    V + "ddof": (1, {}),
+    V + "eps": (0.5, {}),
+    V + "eps_at": ("floor", {V + "eps": 0.5}),
+    V + "group_of_one": ("raw", {}),
+    V + "group_by": ("level", {}),
+    V + "reward_weights": ((1.0, 3.0), {}),
+    V + "normalise_each": (True, {}),
+    V + "whiten": ("tokens", {}),
+    V + "gamma": (0.5, {}),
+    V + "gae_lambda": (0.5, UNSCALED | {V + "estimator": "gae"}),
+    V + "reward_temperature": (0.5, UNSCALED | {V + "estimator": "softmax"}),
+    V + "correct_above": (0.05, UNSCALED | {V + "estimator": "indicator"}),
+    V + "wrong_weight": (-1.0, UNSCALED | {V + "estimator": "indicator"}),
+    K + "estimator": ("k2", {}),
+    K + "gradient": ("straight_through", {}),
+    K + "placed": ("reward", {}),
+    K + "log_limit": (0.1, {}),
+    K + "limit": (0.01, {}),
+    K + "target": (0.1, {}),
+    K + "horizon": (10.0, {K + "target": 0.1}),
+    "algorithm.correction.level": ("token", {}),
+    "algorithm.correction.mode": (
+        "mask",
+        {"algorithm.correction.level": "token", "algorithm.correction.high": 1.05},
+    ),
+    "algorithm.correction.low": (0.95, {"algorithm.correction.level": "token"}),
+    "algorithm.correction.high": (1.05, {"algorithm.correction.level": "token"}),
+    "algorithm.correction.normalise": (True, {"algorithm.correction.level": "token"}),
+    "algorithm.rejection.statistic": (
+        "sequence_mean",
+        {"algorithm.rejection.statistic": "token", "algorithm.rejection.high": 1.1},
+    ),
+    "algorithm.rejection.measure": (
+        "k2",
+        {"algorithm.rejection.statistic": "token", "algorithm.rejection.high": 1.1},
+    ),
+    "algorithm.rejection.low": (
+        0.9,
+        {"algorithm.rejection.statistic": "token", "algorithm.rejection.high": 9.0},
+    ),
+    "algorithm.rejection.high": (
+        1.1,
+        {"algorithm.rejection.statistic": "token", "algorithm.rejection.low": 0.1},
+    ),
+}
+BY_RUNNING = {"seed", "algorithm.group_size", "algorithm.mu"}  # and all but algorithm.*
+
+
+def build(cls, values, prefix=""):
+    """A section of the settings from {path: value}; all else at its default."""
+    given = {}
+    for field in dataclasses.fields(cls):
+        path = prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            given[field.name] = build(field.type, values, path + ".")
+        elif path in values:
+            given[field.name] = values[path]
+    return cls(**given)
+
+
+def leaves(cls, prefix=""):
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.type):
+            yield from leaves(field.type, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+@functools.cache
+def rollout():
+    """Two questions, four samples, up to six tokens; one row empty, one group single."""
+    rng = np.random.default_rng(0)
+    shape = (3, 4, 6)
+    old_logp = -rng.exponential(1.0, shape)
+    logp, ref_logp, sampler_logp = (
+        old_logp + rng.normal(0, 0.3, shape) for _ in range(3)
+    )
+    length = np.array([[6, 3, 4, 2], [5, 0, 1, 6], [4, 4, 6, 2]])
+    is_valid = np.ones(shape[:2], bool)
+    is_valid[2, 1:] = False
+    end = np.stack([length // 2 - 1, length - 1], -1).clip(0)
+    rewards = Rewards(
+        parts=rng.choice([0.0, 0.1, 1.0], (*shape[:2], 2)),
+        is_completion=np.arange(6) < length[:, :, None],
+        is_valid=is_valid,
+        step_reward=rng.choice([0.0, 0.5, 1.0], (*shape[:2], 2)),
+        step_end=end,
+        is_step=np.ones((*shape[:2], 2), bool),
+        baseline=np.array([0.5, 0.0, 1.0]),
+        value=rng.normal(0, 1, shape),
+        columns={"level": np.array([0, 0, 1])},
+    )
+    scores = prepare.Scores(old_logp, ref_logp, sampler_logp)
+    arrays = rewards, scores, logp, rng.exponential(1.0, shape)
+    return jax.tree.map(jnp.asarray, arrays)
+
+
+def on_a_rollout(settings):
+    """Loss, gradient and next β of the fixed rollout."""
+    rewards, scores, logp, entropy = rollout()
+    algorithm = settings.algorithm
+    everyone = jnp.ones(logp.shape[:2], bool)
+    batch, _ = prepare.rollout(
+        algorithm, rewards, scores, everyone, beta=algorithm.beta
+    )
+    keys = prng.sample_keys(prng.root(0), jnp.arange(3), 4)
+    batch = prepare.minibatch(
+        algorithm, batch, logp, entropy, keys, rollout_tokens=43, parts=1
+    )
+
+    def loss(logp):
+        return objective.policy_loss(
+            algorithm, logp, batch, beta=algorithm.beta, entropy=entropy
+        )[0]
+
+    value, grad = jax.value_and_grad(loss)(logp)
+    beta = jnp.asarray(algorithm.beta)
+    after = kl.next_beta(algorithm.kl, beta, jnp.asarray(0.5), 8)
+    return np.concatenate([[value, after], np.ravel(grad)])
+
+
+def on_a_run(settings):
+    """What two steps of the quickstart's loop give."""
+    quickstart = experiment.load("experiments/quickstart.py")
+    history = [
+        (right, row["loss_before_entropy"]) for right, row in quickstart.train(settings)
+    ]
+    return np.concatenate([np.append(right, loss) for right, loss in history])
+
+
+@functools.cache
+def observe(running, items):
+    values = dict(items)
+    short = {
+        "training.steps": 2,
+        "training.batch_size": 4,
+        "optimizer.learning_rate": 0.1,
+    }
+    if running:
+        return on_a_run(build(config.Config, short | values))
+    return on_a_rollout(build(config.Config, values))
+
+
+def unproved(cls):
+    return set(leaves(cls)) ^ set(PROOFS)
+
+
+def test_every_field_has_a_proof_and_every_proof_a_field():
+    assert not unproved(config.Config)
+
+
+def test_a_field_without_a_proof_is_found():
+    @dataclasses.dataclass(frozen=True)
+    class Longer(config.Config):
+        forgotten: int = 3
+
+    assert unproved(Longer) == {"forgotten"}
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_the_same_settings_give_the_same_observation(running, float64):
+    first = observe(running, ())
+    observe.cache_clear()
+    np.testing.assert_array_equal(first, observe(running, ()))
+
+
+@pytest.mark.parametrize("path", PROOFS)
+def test_changing_the_field_changes_what_is_observed(path, float64):
+    value, given = PROOFS[path]
+    running = path in BY_RUNNING or not path.startswith("algorithm.")
+    before = observe(running, tuple(given.items()))
+    after = observe(running, tuple((given | {path: value}).items()))
+    assert np.isfinite(before).all() and np.isfinite(after).all()
+    assert before.shape != after.shape or np.abs(before - after).max() > 1e-6
