@@ -71,8 +71,9 @@ class Section:
 
     def _check_type(self, field: dataclasses.Field):
         value, hint = getattr(self, field.name), field.type
-        if type(value) is int and is_bearable(0.0, hint):
-            value = float(value)  # 1 is a fine way to write 1.0
+        is_number = type(value) is int or isinstance(value, float)
+        if is_number and is_bearable(0.0, hint):
+            value = float(value)  # 1 or numpy's 1.0 are fine ways to write 1.0
             object.__setattr__(self, field.name, value)
         if get_origin(hint) is Literal:
             rule = "it must be one of " + ", ".join(map(repr, get_args(hint)))

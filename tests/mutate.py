@@ -152,11 +152,18 @@ def _pytest_in(home, tests):
 def jobs(paths):
     for path in paths:
         module = path.relative_to(ROOT / "grpo_jax")
-        tests = TESTS[module.parts[0].removesuffix(".py")]
+        tests = _tests_of(module)
         source = path.read_text()
         for number, (line, what, mutated) in enumerate(mutants(source)):
             key = f"{module}:{line}:{number} {what}"
             yield key, (str(path.relative_to(ROOT)), mutated, tests)
+
+
+def _tests_of(module):
+    """The module's own tests first, then the rest of its floor."""
+    rest = TESTS[module.parts[0].removesuffix(".py")]
+    own = sorted((ROOT / "tests" / module.parent).glob(f"test_{module.stem}*.py"))
+    return [str(path.relative_to(ROOT)) for path in own] + rest
 
 
 def main(out, *names):
