@@ -3,22 +3,23 @@
     python tests/mutate.py OUT.jsonl [grpo_jax/losses/kl.py ...]
 
 Not part of the suite. Signs, operators, comparisons, masks, constants, stop-gradients and
-the branches of a selection are changed one by one in a copy of the repository, and the
-tests of that floor are run until one fails. A line per mutant is appended to OUT; a
-second start goes on where the first ended. Each mutant runs in a process forked after
-the slow imports, two at a time.
+the branches of a selection are changed one by one, in memory, and the tests of that floor
+are run until one fails. A line per mutant is appended to OUT; a second start goes on where
+the first ended. Each mutant runs in a process forked after the slow imports, two at a
+time.
 """
 
 import ast
-import concurrent.futures
-import contextlib
 import copy
+import importlib
 import json
 import os
 import pathlib
-import shutil
+import signal
 import sys
 import tempfile
+
+import jaxtyping
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = ["unified.py", "prepare.py", "prng.py", "advantages/*.py", "losses/*.py"]
@@ -113,40 +114,38 @@ def _restore(node):
     node.args[:] = [condition, a, b]
 
 
-def run(path, source, tests):
-    """Whether a test fails on the mutated source: "killed", "survived" or "timed out"."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = pathlib.Path(folder)
-        for part in ("grpo_jax", "tests", "experiments"):
-            shutil.copytree(ROOT / part, home / part, symlinks=True)
-        shutil.copy(ROOT / "setup.cfg", home)
-        (home / path).write_text(source)
-        child = os.fork()
-        if not child:
-            os._exit(_pytest_in(home, tests))
-        with concurrent.futures.ThreadPoolExecutor(1) as waiting:
-            status = waiting.submit(os.waitpid, child, 0)
-            try:
-                code = os.waitstatus_to_exitcode(status.result(SECONDS)[1])
-            except TimeoutError:
-                os.kill(child, 9)
-                return "timed out"
-    return "survived" if code == 0 else "killed"
+def start(module, source, tests):
+    """The number of a process that ends with 0 only if every test passes."""
+    child = os.fork()
+    if not child:
+        signal.alarm(SECONDS)
+        os._exit(_pytest_on(module, source, tests))
+    return child
 
 
-def _pytest_in(home, tests):
-    """In a forked process: the tests on the copy, quietly, until the first failure."""
+def outcome(status):
+    if os.WIFSIGNALED(status):
+        return "timed out" if os.WTERMSIG(status) == signal.SIGALRM else "killed"
+    return "survived" if os.WEXITSTATUS(status) == 0 else "killed"
+
+
+def _pytest_on(module, source, tests):
+    """In a forked process: the mutant in the module's place, tests until one fails.
+
+    The package imports modules and not names, so everyone sees what is put there.
+    """
     import pytest
 
-    os.chdir(home)
-    sys.path.insert(0, str(home))
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-        with contextlib.redirect_stdout(nowhere):
-            return int(
-                pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *tests])
-            )
+        try:
+            exec(compile(source, module, "exec"), vars(sys.modules[module]))
+        except Exception:
+            return 1  # it does not even import
+        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        return int(pytest.main([*options, *tests]))
 
 
 def jobs(paths):
@@ -154,9 +153,14 @@ def jobs(paths):
         module = path.relative_to(ROOT / "grpo_jax")
         tests = _tests_of(module)
         source = path.read_text()
+        yield f"{module} unchanged", (_module(module), source, tests)
         for number, (line, what, mutated) in enumerate(mutants(source)):
             key = f"{module}:{line}:{number} {what}"
-            yield key, (str(path.relative_to(ROOT)), mutated, tests)
+            yield key, (_module(module), mutated, tests)
+
+
+def _module(path):
+    return ".".join(("grpo_jax", *path.with_suffix("").parts))
 
 
 def _tests_of(module):
@@ -166,25 +170,46 @@ def _tests_of(module):
     return [str(path.relative_to(ROOT)) for path in own] + rest
 
 
-def main(out, *names):
-    import jax  # noqa: F401  (imported before the forks, used in them)
-    import pytest  # noqa: F401
+def _import_everything(folder):
+    """The slow part, before the forks. Compiled operations are kept between mutants."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    importlib.import_module("tests.typecheck")
+    jaxtyping.install_import_hook("grpo_jax", "tests.typecheck.check")
+    for path in sorted((ROOT / "grpo_jax").rglob("*.py")):
+        if path.stem != "__main__":
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            importlib.import_module(".".join(parts))
 
+
+def main(out, *names):
+    folder = tempfile.mkdtemp()
+    _import_everything(folder)
     paths = [ROOT / n for n in names] or [
         p for pattern in FILES for p in sorted((ROOT / "grpo_jax").glob(pattern))
     ]
-    out = pathlib.Path(out)
+    out = pathlib.Path(out).absolute()
     done = {json.loads(row)["mutant"] for row in out.open()} if out.exists() else set()
     todo = [job for job in jobs(paths) if job[0] not in done]
     print(f"{len(todo)} mutants to run, {len(done)} done before")
-    with concurrent.futures.ProcessPoolExecutor(2) as pool, out.open("a") as file:
-        running = {pool.submit(run, *arguments): key for key, arguments in todo}
-        for future in concurrent.futures.as_completed(running):
-            row = {"mutant": running[future], "result": future.result()}
+    running = {}
+    with out.open("a") as file:
+        while todo or running:
+            if todo and len(running) < 2:
+                key, arguments = todo.pop(0)
+                running[start(*arguments)] = key
+                continue
+            child, status = os.wait()
+            row = {"mutant": running.pop(child), "result": outcome(status)}
             file.write(json.dumps(row) + "\n")
             file.flush()
+            if row["mutant"].endswith("unchanged") and row["result"] != "survived":
+                sys.exit(f"{row['mutant']}: the tests fail without a mutant")
             if row["result"] != "killed":
-                print(row)
+                print(row, flush=True)
 
 
 if __name__ == "__main__":
