@@ -117,6 +117,13 @@ class Advantage(Section):
             f"{self.name('estimator')} {self.estimator!r} is not divided by anything",
             f"Set {self.name('scale_rewards')} none.",
         )
+        by_output = self.supervision == "outcome"
+        by_output &= self.estimator not in {"none", "gae"}
+        reason = "advantages are made per token or per step here, not per output"
+        readers = "an estimator that compares outputs"
+        self.need_read("normalise_each", by_output, reason, readers)
+        rows = self.whiten != "rows" or by_output
+        self.need("whiten", rows, reason, "Set it to tokens.")
         if self.supervision == "process":
             self._check_process()
 
@@ -127,9 +134,8 @@ class Advantage(Section):
             f"{self.name('supervision')} 'process' pools steps; it cannot compare them",
             "Set it to mean, as the paper does.",
         )
-        for name in ("group_by", "normalise_each"):
-            reason = f"{self.name('supervision')} 'process' pools one question's steps"
-            self.need_read(name, False, reason, "supervision outcome")
+        reason = f"{self.name('supervision')} 'process' pools one question's steps"
+        self.need_read("group_by", False, reason, "supervision outcome")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,6 +292,12 @@ class Algorithm(Section):
         named = self.loss_mean != "over_constant" or self.loss_constant is not None
         rule = "over_constant divides by a constant that is not set"
         self.need("loss_mean", named, rule, "Set algorithm.loss_constant.")
+        self.kl.need(
+            "placed",
+            self.kl.placed == "loss" or self.advantage.supervision == "outcome",
+            "process supervision rewards steps, and a token's KL belongs to none",
+            "Set it to loss.",
+        )
         steered = self.kl.target is None or self.beta > 0
         rule = "the controller multiplies β, and 0 stays 0"
         self.need("beta", steered, rule, "Start above 0, or unset algorithm.kl.target.")

@@ -16,6 +16,7 @@ from grpo_jax import config
 from grpo_jax.advantages import estimate, measure
 from grpo_jax.losses import kl, mismatch, reduce, select, statistics
 from grpo_jax.records import PolicyBatch, Rewards
+from grpo_jax.section import Refused
 
 
 class Scores(NamedTuple):
@@ -41,6 +42,8 @@ def rollout(
     beta: float | Float[Array, ""],
 ) -> tuple[PolicyBatch, statistics.Statistics]:
     """The batch without its denominators, and statistics of the rollout."""
+    _check_scores(settings, scores)
+    rewards = rewards._replace(is_valid=rewards.is_valid & is_row)
     if settings.kl.placed == "reward":
         one = jnp.ones_like(scores.logp)
         divergence = kl.estimate(settings.kl, scores.logp, scores.ref_logp, one)
@@ -48,9 +51,9 @@ def rollout(
     advantage = estimate.estimate(settings, rewards, beta=beta).advantage
     reward, is_valid = estimate.total_reward(settings.advantage, rewards)
     measured = measure.measure(rewards, reward, is_valid, advantage)
-    mask = rewards.is_completion & (is_valid & is_row)[:, :, None]
+    mask = rewards.is_completion & is_valid[:, :, None]
     weight = None
-    if scores.sampler_logp is not None:
+    if scores.sampler_logp is not None and scores.logp is not None:
         pair = scores.logp, scores.sampler_logp
         kept = mismatch.accepted(settings.rejection, *pair, mask)
         measured["mismatch/rejected"] = statistics.mean(~kept, mask)
@@ -104,3 +107,21 @@ def minibatch(
         is_uncertain=is_uncertain,
         entropy_weight=1 / jnp.maximum(chosen.sum(), 1),
     )
+
+
+def _check_scores(settings: config.Algorithm, scores: Scores):
+    """What the settings call for and the scores lack, known before compiling."""
+    corrects = settings.correction.level != "none"
+    rejects = settings.rejection.statistic != "none"
+    in_reward = settings.kl.placed == "reward"
+    needs = {
+        "sampler_logp": corrects or rejects,
+        "logp": corrects or rejects or in_reward,
+        "ref_logp": in_reward or settings.ratio_to == "reference",
+    }
+    for name, is_needed in needs.items():
+        if is_needed and getattr(scores, name) is None:
+            raise Refused(
+                f"the scores carry no {name}, which algorithm.correction, rejection, "
+                f"kl.placed 'reward' or ratio_to 'reference' reads. Fill Scores.{name}."
+            )

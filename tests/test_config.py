@@ -79,6 +79,24 @@ REFUSED = [  # section, values, what the message must hold
     (config.Advantage, {"supervision": "process", "gamma": 0.9}, "gamma is 0.9"),
     (
         config.Advantage,
+        {"supervision": "process", "normalise_each": True},
+        "normalise_each is True; .*per step",
+    ),
+    (
+        config.Advantage,
+        {"estimator": "none", "scale_rewards": "none", "whiten": "rows"},
+        "whiten is 'rows'; .*per token",
+    ),
+    (
+        config.Algorithm,
+        {
+            "kl": config.KL(placed="reward"),
+            "advantage": config.Advantage(supervision="process"),
+        },
+        "algorithm.kl.placed is 'reward'; process supervision",
+    ),
+    (
+        config.Advantage,
         {"estimator": "softmax", "scale_rewards": "none", "reward_temperature": 0.0},
         "reward_temperature is 0.0; .*positive",
     ),

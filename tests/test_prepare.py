@@ -7,6 +7,7 @@ import pytest
 from grpo_jax import config, prepare, prng
 from grpo_jax.losses import statistics
 from grpo_jax.records import Rewards
+from grpo_jax.section import Refused
 
 MASK = jnp.arange(3)[None, None] < jnp.array([[3, 2], [1, 3]])[:, :, None]
 LOGP = jnp.full((2, 2, 3), -1.0)
@@ -42,8 +43,10 @@ def test_unscorable_and_filling_rows_leave_the_loss_and_its_counts():
     parts = ((1.0, float("nan")), (1.0, 0.0))
     is_row = jnp.array([[True, True], [True, False]])
     batch, measured = rollout(config.Algorithm(), rewards(parts), is_row)
-    assert measured["rows/unscorable"] == 0.25
+    np.testing.assert_allclose(measured["rows/unscorable"], 1 / 3)
     np.testing.assert_array_equal(batch.is_completion.sum(-1), [[3, 0], [1, 0]])
+    # nor are they in their group's statistics: both groups are groups of one
+    assert measured["groups/no_spread"] == 1 and not np.any(batch.advantage)
 
 
 def test_rejected_tokens_leave_the_denominators():
@@ -107,3 +110,22 @@ def test_a_minibatch_selects_by_the_policy_of_now():
         settings, batch, logp, entropy, keys, rollout_tokens=9, parts=1
     )
     assert batch.is_selected.sum() == 1 and batch.is_selected[0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"correction": config.Correction(level="token")}, "sampler_logp"),
+        ({"rejection": config.Rejection(statistic="token", high=2.0)}, "sampler_logp"),
+        ({"kl": config.KL(placed="reward")}, "ref_logp"),
+        ({"ratio_to": "reference"}, "ref_logp"),
+    ],
+)
+def test_scores_that_the_settings_call_for_are_named(changes, missing):
+    with pytest.raises(Refused, match=f"the scores carry no {missing}"):
+        rollout(config.Algorithm(**changes))
+
+
+def test_without_old_log_probabilities_the_samplers_are_only_recorded():
+    batch, measured = rollout(config.Algorithm(), logp=None, sampler_logp=LOGP)
+    assert batch.old_logp is None and "mismatch/kl" not in measured

@@ -38,6 +38,7 @@ def policy_loss(
     """
     check_shapes(batch)
     _check_inputs(settings, logp, batch, entropy)
+    _check_weights(settings, batch, beta, entropy)
     mask = batch.is_completion
     rows = _rows(settings, _blank(logp, mask), batch)
     surrogate = policy.SURROGATES[settings.surrogate]
@@ -197,4 +198,18 @@ def _check_inputs(settings, logp, batch: PolicyBatch, entropy):
             raise Refused(
                 f"{name} has shape {x.shape}, the batch {batch.is_completion.shape}. "
                 "Both are [B, G, C]."
+            )
+
+
+def _check_weights(settings, batch: PolicyBatch, beta, entropy):
+    """A weight on something that is not there; a traced weight cannot be looked at."""
+    has_kl = batch.ref_logp is not None or settings.kl.placed == "reward"
+    for name, weight, is_there, remedy in (
+        ("beta", beta, has_kl, "Fill PolicyBatch.ref_logp, or set it to 0."),
+        ("entropy_coef", settings.entropy_coef, entropy is not None, "Give entropy=."),
+    ):
+        if isinstance(weight, float) and weight != 0 and not is_there:
+            raise Refused(
+                f"algorithm.{name} is {weight!r}, but what it weighs was not given. "
+                f"{remedy}"
             )

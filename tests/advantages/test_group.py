@@ -139,7 +139,6 @@ def test_a_group_that_agrees_gets_exactly_zero(estimator, scale, n, constant):
     assert not np.any(got)
 
 
-@hypothesis.settings(deadline=None, max_examples=40, derandomize=True)
 @hypothesis.given(st.floats(-1e6, 1e6, width=32), st.sampled_from(CENTRED))
 def test_any_constant_gives_exactly_zero(constant, estimator):
     assert not np.any(value(np.full(7, constant, np.float32), estimator))
@@ -175,10 +174,8 @@ def test_nothing_valid_gives_zeros(estimator):
 
 
 REWARDS = st.lists(st.integers(-8, 8).map(lambda i: i / 8), min_size=6, max_size=6)
-GENTLE = hypothesis.settings(deadline=None, max_examples=25, derandomize=True)
 
 
-@GENTLE
 @hypothesis.given(REWARDS, st.permutations(range(6)), st.sampled_from(EVERY))
 def test_permuting_the_group_permutes_the_values(reward, order, estimator):
     reward, order = np.array(reward), np.array(order)
@@ -192,7 +189,6 @@ def test_permuting_the_group_permutes_the_values(reward, order, estimator):
     near(moved, plain[order])
 
 
-@GENTLE
 @hypothesis.given(REWARDS, st.integers(1, 9), st.integers(-5, 5))
 def test_a_z_score_feels_neither_shift_nor_positive_scale(reward, a, b):
     plain = value(reward, scale="group", eps=0.0)
@@ -200,19 +196,16 @@ def test_a_z_score_feels_neither_shift_nor_positive_scale(reward, a, b):
     np.testing.assert_allclose(moved, plain, 1e-3, 1e-4)
 
 
-@GENTLE
 @hypothesis.given(REWARDS, st.sampled_from(["mean", "leave_one_out", "rank", "max_rl"]))
 def test_centred_values_add_up_to_zero(reward, estimator):
     assert abs(value(reward, estimator).sum()) < 1e-4
 
 
-@GENTLE
 @hypothesis.given(REWARDS)
 def test_leave_one_out_is_a_multiple_of_the_mean_form(reward):
     near(value(reward, "leave_one_out"), value(reward, "mean") * 6 / 5)
 
 
-@GENTLE
 @hypothesis.given(REWARDS)
 def test_softmax_weights_are_a_distribution(reward):
     weight = value(reward, "softmax")

@@ -135,14 +135,13 @@ def test_no_reference_means_no_kl_and_a_kl_in_the_reward_is_not_in_the_loss(floa
     logp, entropy, batch = batches.make(config.Algorithm())
     without = batch._replace(ref_logp=None)
     in_reward = config.Algorithm(kl=config.KL(placed="reward"))
-    a = batches.loss(config.Algorithm(), logp, entropy, without)
+    a = batches.loss(config.Algorithm(), logp, entropy, without, beta=0.0)
     b = batches.loss(in_reward, logp, entropy, batch)
     c = batches.loss(config.Algorithm(), logp, entropy, batch, beta=0.0)
     assert a[0] == b[0] and "kl" not in a[1] and "kl" not in b[1]
     np.testing.assert_allclose(a[0], c[0], 1e-14)
 
 
-@hypothesis.settings(deadline=None, max_examples=20, derandomize=True)
 @hypothesis.given(st.sampled_from(SURROGATES), st.integers(0, 2), st.floats(-3, 0))
 def test_a_row_does_not_feel_its_neighbours(surrogate, question, changed):
     settings = batches.algorithm(surrogate)
@@ -233,3 +232,15 @@ def test_log_probabilities_of_another_shape_are_refused():
     logp, _entropy, batch = batches.make(settings)
     with pytest.raises(Refused, match=r"logp has shape \(3, 4, 4\), the batch"):
         objective.policy_loss(settings, logp[:, :, :4], batch, beta=0.1)
+
+
+def test_a_weight_on_what_is_not_given_is_refused():
+    settings = config.Algorithm(entropy_coef=0.1)
+    logp, _, batch = batches.make(settings)
+    with pytest.raises(
+        Refused, match=r"algorithm.entropy_coef is 0.1, but what it weighs"
+    ):
+        objective.policy_loss(settings, logp, batch, beta=0.1)
+    without = batch._replace(ref_logp=None)
+    with pytest.raises(Refused, match=r"algorithm.beta is 0.1, but .*ref_logp"):
+        objective.policy_loss(config.Algorithm(), logp, without, beta=0.1)
