@@ -135,7 +135,8 @@ class Advantage(Section):
             "Set it to mean, as the paper does.",
         )
         reason = f"{self.name('supervision')} 'process' pools one question's steps"
-        self.need_read("group_by", False, reason, "supervision outcome")
+        for name in ("group_by", "reward_weights"):
+            self.need_read(name, False, reason, "supervision outcome")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,8 +295,12 @@ class Algorithm(Section):
         self.need("loss_mean", named, rule, "Set algorithm.loss_constant.")
         self.kl.need(
             "placed",
-            self.kl.placed == "loss" or self.advantage.supervision == "outcome",
-            "process supervision rewards steps, and a token's KL belongs to none",
+            self.kl.placed == "loss"
+            or (
+                self.advantage.supervision == "outcome"
+                and not self.advantage.normalise_each
+            ),
+            "it is taken from an output's whole reward, not from steps or single rewards",
             "Set it to loss.",
         )
         steered = self.kl.target is None or self.beta > 0

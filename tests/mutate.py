@@ -3,8 +3,8 @@
     python tests/mutate.py OUT.jsonl [grpo_jax/losses/kl.py ...]
 
 Not part of the suite. Signs, operators, comparisons, masks, constants, stop-gradients and
-the branches of a selection are changed one by one, in memory, and the tests of that floor
-are run until one fails. A line per mutant is appended to OUT; a second start goes on where
+the branches of a selection are changed one by one, in memory, and the tests of that
+module are run until one fails. A line per mutant is appended to OUT; a second start goes on where
 the first ended. Each mutant runs in a process forked after the slow imports, two at a
 time.
 """
@@ -23,12 +23,16 @@ import jaxtyping
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = ["unified.py", "prepare.py", "prng.py", "advantages/*.py", "losses/*.py"]
-TESTS = {
-    "advantages": ["tests/advantages", "tests/test_prepare.py"],
-    "losses": ["tests/losses", "tests/test_unified.py", "tests/test_prepare.py"],
-    "unified": ["tests/test_unified.py"],
-    "prepare": ["tests/test_prepare.py", "tests/test_no_dead_knob.py"],
-    "prng": ["tests/test_prng.py"],
+# Beside a module's own tests: those that would notice what it does to others.
+ALSO = {
+    "losses/policy": ["losses/test_objective_oracles.py", "test_unified.py"],
+    "losses/objective": ["test_unified.py"],
+    "losses/select": ["losses/test_objective_oracles.py", "test_prepare.py"],
+    "losses/statistics": ["losses/test_mismatch.py"],
+    "advantages/group": ["advantages/test_estimate_oracles.py"],
+    "advantages/tokens": ["advantages/test_estimate.py"],
+    "advantages/measure": ["test_prepare.py"],
+    "prepare": ["test_no_dead_knob.py"],
 }
 SWAPS = {
     ast.Add: ast.Sub,
@@ -164,10 +168,9 @@ def _module(path):
 
 
 def _tests_of(module):
-    """The module's own tests first, then the rest of its floor."""
-    rest = TESTS[module.parts[0].removesuffix(".py")]
     own = sorted((ROOT / "tests" / module.parent).glob(f"test_{module.stem}*.py"))
-    return [str(path.relative_to(ROOT)) for path in own] + rest
+    also = ALSO.get(str(module.with_suffix("")), [])
+    return [*map(str, own), *(f"tests/{name}" for name in also)]
 
 
 def _import_everything(folder):

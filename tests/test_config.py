@@ -93,7 +93,20 @@ REFUSED = [  # section, values, what the message must hold
             "kl": config.KL(placed="reward"),
             "advantage": config.Advantage(supervision="process"),
         },
-        "algorithm.kl.placed is 'reward'; process supervision",
+        "algorithm.kl.placed is 'reward'; it is taken from an output's",
+    ),
+    (
+        config.Algorithm,
+        {
+            "kl": config.KL(placed="reward"),
+            "advantage": config.Advantage(normalise_each=True),
+        },
+        "algorithm.kl.placed is 'reward'; it is taken from an output's",
+    ),
+    (
+        config.Advantage,
+        {"supervision": "process", "reward_weights": (2.0,)},
+        "reward_weights is .2.0,.; .*one question's steps",
     ),
     (
         config.Advantage,

@@ -51,9 +51,8 @@ def estimate(
         advantage = over_time(row, counts, chosen.gamma)
     else:
         value = _of_outputs(chosen, rewards, reward - penalty.sum(-1), is_valid)
-        value = (
-            tokens.whiten(value, is_valid, chosen) if chosen.whiten == "rows" else value
-        )
+        if chosen.whiten == "rows":
+            value = tokens.whiten(value, is_valid, chosen)
         advantage = _over_tokens(value, counts, chosen.gamma)
     advantage = jnp.where(counts, advantage, 0.0)
     if chosen.whiten == "tokens":
