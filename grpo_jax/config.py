@@ -300,7 +300,7 @@ class Algorithm(Section):
                 self.advantage.supervision == "outcome"
                 and not self.advantage.normalise_each
             ),
-            "it is taken from an output's whole reward, not from steps or single rewards",
+            "it is taken from an output's whole reward, not from steps or parts",
             "Set it to loss.",
         )
         steered = self.kl.target is None or self.beta > 0

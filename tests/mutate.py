@@ -4,9 +4,9 @@
 
 Not part of the suite. Signs, operators, comparisons, masks, constants, stop-gradients and
 the branches of a selection are changed one by one, in memory, and the tests of that
-module are run until one fails. A line per mutant is appended to OUT; a second start goes on where
-the first ended. Each mutant runs in a process forked after the slow imports, two at a
-time.
+module are run until one fails. A line per mutant is appended to OUT; a second start goes
+on where the first ended. Each mutant runs in a process forked after the slow imports,
+two at a time.
 """
 
 import ast
