@@ -8,7 +8,6 @@ micro-batches and shards anywhere; the pieces' losses add up.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -88,7 +87,7 @@ def minibatch(
     `parts` minibatches make up the rollout and its tokens; `keys` are of the rows,
     and only clip_cov draws with them.
     """
-    mask, logp = batch.is_completion, jax.lax.stop_gradient(logp)
+    mask = batch.is_completion
     chosen, is_uncertain, is_selected = mask, None, None
     if settings.top_entropy is not None:
         chosen = is_uncertain = select.uncertain(settings, entropy, mask)

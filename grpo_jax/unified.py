@@ -43,7 +43,7 @@ def sft(o: Completion, knobs: Knobs) -> Float[Array, "T"]:
 
 def rft(o: Completion, knobs: Knobs) -> Float[Array, "T"]:
     """GC = I(o): 1 if the answer is right, else 0 (10). Online RFT has the same."""
-    return jnp.where(o.is_right, 1.0, 0.0) * jnp.ones_like(o.logp)
+    return jnp.full_like(o.logp, jnp.where(o.is_right, 1.0, 0.0))
 
 
 def dpo(o: Completion, knobs: Knobs) -> Float[Array, "T"]:
@@ -53,7 +53,7 @@ def dpo(o: Completion, knobs: Knobs) -> Float[Array, "T"]:
     loss (12) has the mean over the completion. This is the gradient of (12).
     """
     scalar = o.side * knobs.beta * jax.nn.sigmoid(-knobs.beta * o.gap)
-    return scalar * jnp.ones_like(o.logp)
+    return jnp.full_like(o.logp, scalar)
 
 
 def ppo(o: Completion, knobs: Knobs) -> Float[Array, "T"]:

@@ -192,7 +192,10 @@ def main(out, *names):
     folder = tempfile.mkdtemp()
     _import_everything(folder)
     paths = [ROOT / n for n in names] or [
-        p for pattern in FILES for p in sorted((ROOT / "grpo_jax").glob(pattern))
+        path
+        for pattern in FILES
+        for path in sorted((ROOT / "grpo_jax").glob(pattern))
+        if path.stem != "__init__"
     ]
     out = pathlib.Path(out).absolute()
     done = {json.loads(row)["mutant"] for row in out.open()} if out.exists() else set()

@@ -129,3 +129,18 @@ def test_scores_that_the_settings_call_for_are_named(changes, missing):
 def test_without_old_log_probabilities_the_samplers_are_only_recorded():
     batch, measured = rollout(config.Algorithm(), logp=None, sampler_logp=LOGP)
     assert batch.old_logp is None and "mismatch/kl" not in measured
+
+
+def test_the_entropy_of_a_single_token_is_its_own_mean():
+    one = rewards(is_completion=MASK & (jnp.arange(12).reshape(2, 2, 3) == 7))
+    batch, _ = rollout(config.Algorithm(), one)
+    settings = config.Algorithm()
+    batch = prepare.minibatch(
+        settings, batch, LOGP, None, None, rollout_tokens=1, parts=1
+    )
+    assert batch.entropy_weight == 1
+    none = batch._replace(is_completion=jnp.zeros((2, 2, 3), bool))
+    none = prepare.minibatch(
+        settings, none, LOGP, None, None, rollout_tokens=0, parts=1
+    )
+    assert np.isfinite(none.entropy_weight) and not np.any(none.row_weight)
