@@ -143,10 +143,13 @@ def _pytest_on(module, source, tests):
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
+        space = vars(sys.modules[module])
+        classes = {k: v for k, v in space.items() if isinstance(v, type)}
         try:
-            exec(compile(source, module, "exec"), vars(sys.modules[module]))
+            exec(compile(source, module, "exec"), space)
         except Exception:
             return 1  # it does not even import
+        space.update(classes)  # others are annotated with these, and hold no formula
         options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
         return int(pytest.main([*options, *tests]))
