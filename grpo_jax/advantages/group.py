@@ -61,8 +61,7 @@ def best_minus_second(group: Group, settings: config.Advantage) -> Float[Array, 
     best = jnp.argmax(reward)
     is_best = jnp.arange(reward.size) == best
     second = jnp.max(jnp.where(is_best, -jnp.inf, reward))
-    gap = jnp.where(jnp.isfinite(second), reward[best] - second, 0.0)
-    return jnp.where(is_best, gap, 0.0)
+    return jnp.where(is_best, reward[best] - second, 0.0)
 
 
 def rank(group: Group, settings: config.Advantage) -> Float[Array, "G"]:

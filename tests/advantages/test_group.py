@@ -155,16 +155,18 @@ def test_what_the_others_give_a_group_that_agrees():
 @pytest.mark.parametrize("poison", [NAN, np.inf, -np.inf, 1e30, -1e30])
 @pytest.mark.parametrize(("estimator", "scale"), SCALED)
 def test_masked_samples_enter_no_statistic(estimator, poison, scale):
-    clean = {"length": [2, 1, 4], "baseline": 0.3}
-    expected = value([1.0, 0.2, 0.7], estimator, scale, make_options=clean)
-    options = clean | {
-        "length": [2, 9, 1, 4, 9],
-        "is_valid": [True, False, True, True, False],
-    }
-    reward = [1.0, poison, 0.2, 0.7, poison]
-    got = value(reward, estimator, scale, make_options=options)
-    near(got[[0, 2, 3]], expected)
-    assert got[1] == got[4] == 0
+    for shift in (0.0, -2.0):  # where a masked 0 would be in the middle, or the best
+        known = np.array([1.0, 0.2, 0.7]) + shift
+        clean = {"length": [2, 1, 4], "baseline": 0.3}
+        expected = value(known, estimator, scale, make_options=clean)
+        options = clean | {
+            "length": [2, 9, 1, 4, 9],
+            "is_valid": [True, False, True, True, False],
+        }
+        reward = [known[0], poison, *known[1:], poison]
+        got = value(reward, estimator, scale, make_options=options)
+        near(got[[0, 2, 3]], expected)
+        assert got[1] == got[4] == 0
 
 
 @pytest.mark.parametrize("estimator", EVERY)
