@@ -78,9 +78,7 @@ def rank(group: Group, settings: config.Advantage) -> Float[Array, "G"]:
 def max_rl(group: Group, settings: config.Advantage) -> Float[Array, "G"]:
     """(r_i − mean) / mean, and 0 where the mean is not positive."""
     centre = _mean(group.reward, group.is_valid)
-    is_positive = centre > 0
-    relative = mean(group, settings) / jnp.where(is_positive, centre, 1.0)
-    return jnp.where(is_positive, relative, 0.0)
+    return jnp.where(centre > 0, mean(group, settings) / centre, 0.0)
 
 
 def softmax(group: Group, settings: config.Advantage) -> Float[Array, "G"]:
@@ -171,9 +169,8 @@ def std(
 ) -> Float[Array, ""]:
     """Over what counts, in two passes; exactly 0 where it agrees."""
     deviation = jnp.where(where, x - _mean(x, where), 0.0)
-    n = where.sum() - ddof
-    variance = (deviation**2).sum() / jnp.maximum(n, 1)
-    return jnp.where(agree(x, where) | (n < 1), 0.0, jnp.sqrt(variance))
+    variance = (deviation**2).sum() / jnp.maximum(where.sum() - ddof, 1)
+    return jnp.where(agree(x, where), 0.0, jnp.sqrt(variance))
 
 
 def _mean(x: Float[Array, "..."], where: Bool[Array, "..."]) -> Float[Array, ""]:

@@ -64,6 +64,7 @@ def test_every_choice_has_a_function_and_every_function_a_choice():
         # ranks 0, 1.5, 1.5, 3 of four, minus 1.5, over 3
         ("rank", [-5, 2, 2, 7], [-0.5, 0, 0, 0.5], {}),
         ("rank", [1, 0, 5], [0, -0.5, 0.5], {}),
+        ("rank", [1, 3], [-0.5, 0.5], {}),
         ("max_rl", [1, 0, 0, 0], [3, -1, -1, -1], {}),
         ("max_rl", [-1, 0, 0, 0], [0, 0, 0, 0], {}),  # the mean is not positive
         ("softmax", [1, 0], [np.e / (1 + np.e), 1 / (1 + np.e)], {}),
@@ -88,6 +89,7 @@ def test_estimators_that_look_at_more_than_rewards():
     near(
         value([0, 1], "length_weighted", make_options={"length": [1, 3]}), [-0.75, 0.25]
     )
+    near(value([0, 1], "length_weighted", make_options={"length": [0, 1]}), [-1, 0])
     near(value([0, 1], "given", make_options={"baseline": 0.25}), [-0.25, 0.75])
 
 
@@ -155,7 +157,7 @@ def test_what_the_others_give_a_group_that_agrees():
 @pytest.mark.parametrize("poison", [NAN, np.inf, -np.inf, 1e30, -1e30])
 @pytest.mark.parametrize(("estimator", "scale"), SCALED)
 def test_masked_samples_enter_no_statistic(estimator, poison, scale):
-    for shift in (0.0, -2.0):  # where a masked 0 would be in the middle, or the best
+    for shift in (0.0, -0.2, -2.0):  # a masked 0 would be in the middle, tied, or best
         known = np.array([1.0, 0.2, 0.7]) + shift
         clean = {"length": [2, 1, 4], "baseline": 0.3}
         expected = value(known, estimator, scale, make_options=clean)
@@ -173,6 +175,17 @@ def test_masked_samples_enter_no_statistic(estimator, poison, scale):
 def test_nothing_valid_gives_zeros(estimator):
     got = value([1.0, NAN], estimator, make_options={"is_valid": [False, False]})
     assert got.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("n", [2, 16, 64])
+def test_a_spread_of_zero_divides_nothing(n):
+    # in float32 the std of 64 times 0.7, by its formula, is 6e-8 and not 0
+    reward = np.full(n, 0.7, np.float32)
+    options = {"make_options": {"baseline": 0.5}, "eps": 0.0}
+    near(value(reward, "given", "group", **options), np.full(n, 0.2))
+    reward = np.append(reward, np.float32(1.7))  # the last one's others agree
+    got = value(reward, "leave_one_out", "others", eps=0.0)
+    near(got[-1], 1.0)
 
 
 REWARDS = st.lists(st.integers(-8, 8).map(lambda i: i / 8), min_size=6, max_size=6)
