@@ -66,8 +66,7 @@ def generalized_advantage(
         )
         return carry, jnp.where(here, advantage, 0.0)
 
-    reward, value = (jnp.where(is_completion, x, 0.0) for x in (reward, value))
-    start = (jnp.zeros_like(value[0]), jnp.zeros_like(value[0]))
+    start = (jnp.zeros((), value.dtype), jnp.zeros((), value.dtype))
     rows = (reward, value, is_completion)
     _, advantage = jax.lax.scan(step, start, rows, reverse=True)
     return advantage, jnp.where(is_completion, advantage + value, 0.0)

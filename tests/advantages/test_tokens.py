@@ -26,6 +26,8 @@ def test_a_token_gets_its_own_steps_value_and_all_later_ones():
     near(row([-0.5, 0.75, 0.75], [0, 2, 3], 4), [1, 1.5, 1.5, 0.75, 0, 0])
     # a tail after the last end has no gradient
     near(row([1.0], [1], 4), [1, 1, 0, 0, 0, 0])
+    # and an end in the padding reaches the row, not the padding
+    near(row([1.0], [5], 4), [1, 1, 1, 1, 0, 0])
 
 
 def test_the_reward_stands_on_the_last_token_and_the_penalty_on_all():
