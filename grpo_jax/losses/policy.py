@@ -17,7 +17,7 @@ from grpo_jax import config
 
 
 class Row(NamedTuple):
-    """One completion. Outside the mask everything is 0, the ratio 1."""
+    """One completion. Outside the mask log-probabilities and advantages are 0."""
 
     logp: Float[Array, "T"]
     old_logp: Float[Array, "T"]
@@ -48,8 +48,7 @@ def token_level(logp, log_ratio, is_completion):
 def sequence_level(logp, log_ratio, is_completion):
     """The mean of log ρ over the row: log of (π/π_old)^(1/|o|) (GSPO)."""
     n = jnp.maximum(is_completion.sum(), 1)
-    mean = jnp.where(is_completion, log_ratio, 0.0).sum() / n
-    return jnp.where(is_completion, mean, 0.0)
+    return jnp.full_like(log_ratio, log_ratio.sum() / n)
 
 
 def sequence_token_level(logp, log_ratio, is_completion):
@@ -111,8 +110,8 @@ def vespo(row: Row, settings: config.Algorithm) -> Term:
     correction, which this term holds itself.
     """
     low, high = jnp.log(1e-8), 20.0
-    log_ratio = jnp.where(row.is_completion, jnp.clip(row.log_ratio, -20, 20), 0.0)
-    log_w = jnp.clip(log_ratio.sum() + row.log_weight, low, high)
+    log_ratio = jnp.clip(row.log_ratio, -20, 20).sum()
+    log_w = jnp.clip(log_ratio + row.log_weight, low, high)
     is_positive = row.advantage >= 0
     k, lam = (
         jnp.where(is_positive, positive, negative)
@@ -133,9 +132,8 @@ def gmpo(row: Row, settings: config.Algorithm) -> Term:
     inside = jnp.clip(row.log_ratio, -settings.clip_low, settings.clip_high)
     chosen = sign * jnp.minimum(sign * row.log_ratio, sign * inside)
     n = jnp.maximum(row.is_completion.sum(), 1)
-    total = jnp.where(row.is_completion, chosen, 0.0).sum()
     held = _held(row.log_ratio, -settings.clip_low, settings.clip_high, row.advantage)
-    return Term(-row.advantage * jnp.exp(total / n), *held)
+    return Term(-row.advantage * jnp.exp(chosen.sum() / n), *held)
 
 
 def dppo_tv(row: Row, settings: config.Algorithm) -> Term:
