@@ -57,6 +57,13 @@ def test_the_paper_example():
     assert round(float(0.1 * mean), 4) == 0.0362
 
 
+def test_k3_is_never_negative_on_a_fine_grid():
+    x = np.float32(10.0) ** np.linspace(-8, 1, 20_001, dtype=np.float32)
+    x = jnp.asarray(np.concatenate([x, -x]))
+    assert (kl.k3(x) >= 0).all()
+    assert (jnp.exp(-x) - 1 + x < 0).mean() > 0.2  # what expm1 is for
+
+
 @hypothesis.settings(max_examples=200)
 @hypothesis.given(st.floats(-30, 30, width=32), st.integers(-8, 0))
 def test_k3_is_never_negative_even_in_float32(x, scale):
