@@ -39,6 +39,7 @@ def train(words: list[str]) -> int:
     path, *overrides = words
     module = experiment.load(path)
     settings, workdir = experiment.parse(module, overrides)
+    getattr(module, "check", lambda settings: None)(settings)
     print(f"{path} → {workdir}\n{experiment.describe(settings)}\n")
     experiment.save(settings, workdir)
     module.run(settings, workdir)

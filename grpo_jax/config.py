@@ -11,43 +11,20 @@ from typing import ClassVar, Literal, get_args
 from grpo_jax.section import Section
 
 Estimator = Literal[
-    "mean",
-    "leave_one_out",
-    "length_weighted",
-    "given",
-    "none",
-    "best_minus_second",
-    "rank",
-    "max_rl",
-    "softmax",
-    "indicator",
-    "gae",
-]
+    "mean", "leave_one_out", "length_weighted", "given", "none",
+    "best_minus_second", "rank", "max_rl", "softmax", "indicator", "gae",
+]  # fmt: skip
 Scale = Literal["group", "batch", "others", "nonzero", "none"]
 EpsAt = Literal["added", "floor", "under_root"]
 Surrogate = Literal[
-    "clipped",
-    "reinforce",
-    "cispo",
-    "sapo",
-    "vespo",
-    "gmpo",
-    "dppo_tv",
-    "dppo_kl",
-    "dro",
-    "kl_cov",
-    "clip_cov",
-]
+    "clipped", "reinforce", "cispo", "sapo", "vespo", "gmpo", "dppo_tv", "dppo_kl",
+    "dro", "kl_cov", "clip_cov",
+]  # fmt: skip
 ImportanceLevel = Literal["token", "sequence", "sequence_token"]
 LossMean = Literal[
-    "per_sequence",
-    "per_token",
-    "per_rollout_token",
-    "per_question",
-    "per_sequence_sum",
-    "over_constant",
-    "sum",
-]
+    "per_sequence", "per_token", "per_rollout_token", "per_question",
+    "per_sequence_sum", "over_constant", "sum",
+]  # fmt: skip
 Rejected = Literal["none", "token", "sequence_sum", "sequence_mean", "sequence_max"]
 KLEstimator = Literal["k1", "abs", "k2", "k3"]
 KLGradient = Literal["own", "straight_through", "ratio"]
@@ -55,13 +32,9 @@ KLGradient = Literal["own", "straight_through", "ratio"]
 # Estimators centred on their group; those that compare its samples at all; those that
 # may be divided by a spread; and those that know what to do with a pool of steps.
 CENTRED = {
-    "mean",
-    "leave_one_out",
-    "length_weighted",
-    "best_minus_second",
-    "rank",
+    "mean", "leave_one_out", "length_weighted", "best_minus_second", "rank",
     "max_rl",
-}
+}  # fmt: skip
 COMPARING = CENTRED | {"softmax"}
 SCALABLE = {"mean", "leave_one_out", "length_weighted", "best_minus_second", "given"}
 FOR_STEPS = {"mean", "leave_one_out", "rank", "none"}
@@ -100,7 +73,7 @@ class Advantage(Section):
 
     def check(self):
         divides = self.scale_rewards in {"group", "batch", "others"}
-        divides |= self.whiten != "none" or self.normalise_each
+        divides |= self.whiten != "none"
         for name in ("ddof", "eps", "eps_at"):
             reason = (
                 f"{self.name('scale_rewards')} and whiten take no standard deviation"
@@ -124,6 +97,9 @@ class Advantage(Section):
         self.need_read("normalise_each", by_output, reason, readers)
         rows = self.whiten != "rows" or by_output
         self.need("whiten", rows, reason, "Set it to tokens.")
+        scaled = self.scale_rewards != "none" or self.estimator not in SCALABLE
+        reason = "without a scale, centring each reward and then adding is the sum"
+        self.need_read("normalise_each", scaled, reason, "a scale_rewards")
         if self.supervision == "process":
             self._check_process()
 
@@ -176,6 +152,9 @@ class Correction(Section):
     def check(self):
         self.need_positive("low", "high")
         self.need_ordered("low", "high")
+        bounded = (self.low, self.high) != (None, None)
+        rule = f"neither {self.name('low')} nor high is set: nothing would be masked"
+        self.need("mode", self.mode == "truncate" or bounded, rule, "Set one.")
 
 
 REJECTING = {"token", "sequence_sum", "sequence_mean", "sequence_max"}
@@ -251,6 +230,7 @@ class Algorithm(Section):
         "clip_high": ("surrogate", _CLIPS),
         "importance_level": ("surrogate", {"clipped", "cispo", "sapo", "kl_cov"}),
         "ratio_to": ("surrogate", set(get_args(Surrogate)) - {"reinforce"}),
+        "log_ratio_limit": ("surrogate", set(get_args(Surrogate)) - {"reinforce"}),
         "ratio_max": ("surrogate", {"clipped"}),
         "dual_clip": ("surrogate", {"clipped"}),
         "weight_low": ("surrogate", _BOUNDS_WEIGHT),
@@ -283,6 +263,7 @@ class Algorithm(Section):
         rule = "a KL weight is not negative"
         self.need("beta", self.beta >= 0, rule, "0 switches the KL term off.")
         self._check_clips()
+        self._check_rows()
         self.need_positive("log_ratio_limit", "gate_positive", "gate_negative")
         self.need_positive("quadratic", "cov_coef", "loss_constant")
         for name in ("top_entropy", "cov_fraction"):
@@ -293,19 +274,43 @@ class Algorithm(Section):
         named = self.loss_mean != "over_constant" or self.loss_constant is not None
         rule = "over_constant divides by a constant that is not set"
         self.need("loss_mean", named, rule, "Set algorithm.loss_constant.")
-        self.kl.need(
-            "placed",
-            self.kl.placed == "loss"
-            or (
-                self.advantage.supervision == "outcome"
-                and not self.advantage.normalise_each
-            ),
-            "it is taken from an output's whole reward, not from steps or parts",
-            "Set it to loss.",
-        )
+        self._check_kl_in_reward()
         steered = self.kl.target is None or self.beta > 0
         rule = "the controller multiplies β, and 0 stays 0"
         self.need("beta", steered, rule, "Start above 0, or unset algorithm.kl.target.")
+
+    def _check_rows(self):
+        """What takes a whole row, or a whole group, and cannot do with part of it."""
+        chosen = self.advantage
+        alone = self.group_size == 1 and chosen.group_by == "question"
+        chosen.need(
+            "scale_rewards",
+            not alone or chosen.scale_rewards not in ("group", "others"),
+            "algorithm.group_size is 1, and one sample has no spread",
+            "Set it to none or batch.",
+        )
+        whole = self.surrogate == "gmpo" or self.importance_level == "sequence"
+        rule = "the ratio of a whole row has a gradient on the dropped tokens too"
+        remedy = "Unset it, or use the ratio of tokens."
+        self.need("top_entropy", not whole or self.top_entropy is None, rule, remedy)
+        fits = self.surrogate != "gmpo" or self.loss_mean == "per_sequence"
+        rule = "gmpo has one loss for a row, not one for each token"
+        self.need("loss_mean", fits, rule, "Set it to per_sequence.")
+
+    def _check_kl_in_reward(self):
+        chosen = self.advantage
+        by_output = chosen.supervision == "outcome" and not chosen.normalise_each
+        by_value = chosen.estimator != "indicator"
+        by_value &= chosen.scale_rewards != "nonzero"
+        for holds, rule in (
+            (
+                by_output,
+                "it is taken from an output's whole reward, not steps or parts",
+            ),
+            (by_value, "indicator and nonzero ask whether a reward is right, not less"),
+        ):
+            fits = self.kl.placed == "loss" or holds
+            self.kl.need("placed", fits, rule, "Set it to loss.")
 
     def _check_clips(self):
         for name in ("clip_low", "clip_high"):

@@ -2,7 +2,8 @@
 
     python -m grpo_jax train experiments/quickstart.py --algorithm.group-size 16
 
-An experiment file has `get_config() -> config.Config`, and `run(config, workdir)`.
+An experiment file has `get_config() -> config.Config` and `run(config, workdir)`; its
+`check(config)`, if any, refuses what it cannot run before anything is written.
 """
 
 import argparse
@@ -23,8 +24,8 @@ from grpo_jax.section import Refused
 def load(path: str) -> ModuleType:
     """The experiment file as a module, named so that it can shadow no other."""
     file = pathlib.Path(path)
-    if not file.is_file():
-        raise Refused(f"there is no experiment file {path}. Give the path of one.")
+    if not file.is_file() or file.suffix != ".py":
+        raise Refused(f"there is no experiment file {path}. Give the path of a .py.")
     name = f"grpo_experiment_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
@@ -90,6 +91,8 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 def save(settings: config.Config, workdir: pathlib.Path):
     """The resolved settings as `config.json`, made with the work directory."""
+    if workdir.exists() and not workdir.is_dir():
+        raise Refused(f"--workdir is {workdir}, a file. Give a folder.")
     workdir.mkdir(parents=True, exist_ok=True)
     text = json.dumps(dataclasses.asdict(settings), indent=2)
     (workdir / "config.json").write_text(text + "\n")

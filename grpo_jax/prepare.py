@@ -11,11 +11,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from grpo_jax import config
+from grpo_jax import config, tree
 from grpo_jax.advantages import estimate, measure
 from grpo_jax.losses import kl, mismatch, reduce, select, statistics
-from grpo_jax.records import PolicyBatch, Rewards
-from grpo_jax.section import Refused
+from grpo_jax.records import PolicyBatch, Rewards, check_shapes, compared_with
+from grpo_jax.section import Refused, need_shape
 
 
 class Scores(NamedTuple):
@@ -41,16 +41,18 @@ def rollout(
     beta: float | Float[Array, ""],
 ) -> tuple[PolicyBatch, statistics.Statistics]:
     """The batch without its denominators, and statistics of the rollout."""
+    check_shapes(rewards, scores)
     _check_scores(settings, scores)
     rewards = rewards._replace(is_valid=rewards.is_valid & is_row)
     if settings.kl.placed == "reward":
         one = jnp.ones_like(scores.logp)
         divergence = kl.estimate(settings.kl, scores.logp, scores.ref_logp, one)
         rewards = rewards._replace(kl=divergence)
-    advantage = estimate.estimate(settings, rewards, beta=beta).advantage
-    reward, is_valid = estimate.total_reward(settings.advantage, rewards)
-    measured = measure.measure(rewards, reward, is_valid, advantage)
-    mask = rewards.is_completion & is_valid[:, :, None]
+    estimated = estimate.estimate(settings, rewards, beta=beta)
+    measured = measure.measure(rewards, estimated)
+    mask = rewards.is_completion & estimated.is_valid[:, :, None]
+    if settings.kl.placed == "reward":
+        measured["kl"] = statistics.mean(divergence, mask)
     weight = None
     if scores.sampler_logp is not None and scores.logp is not None:
         pair = scores.logp, scores.sampler_logp
@@ -58,16 +60,19 @@ def rollout(
         measured["mismatch/rejected"] = statistics.mean(~kept, mask)
         measured |= mismatch.disagreement(*pair, mask)
         if settings.correction.level != "none":
-            weight, more = mismatch.weights(settings.correction, *pair, kept)
+            # Of all that was sampled: a row's weight holds for its rejected tokens too.
+            weight, more = mismatch.weights(settings.correction, *pair, mask)
             measured |= more
         mask = kept
+    drifts = settings.off_policy_limit is not None
     batch = PolicyBatch(
         is_completion=mask,
-        advantage=advantage,
+        advantage=estimated.advantage,
         is_row=is_row,
         old_logp=scores.logp,
         ref_logp=scores.ref_logp,
         weight=weight,
+        sampler_logp=scores.sampler_logp if drifts else None,
     )
     return batch, measured
 
@@ -84,17 +89,19 @@ def minibatch(
 ) -> PolicyBatch:
     """The batch of one update, from the policy as it is before that update.
 
-    `parts` minibatches make up the rollout and its tokens; `keys` are of the rows,
-    and only clip_cov draws with them.
+    `parts` minibatches make up the rollout, whose tokens are those that `rollout` left
+    in is_completion; `keys` are of the rows, and only clip_cov draws with them.
     """
     mask = batch.is_completion
+    _check_minibatch(settings, batch, logp, entropy, keys, parts)
     chosen, is_uncertain, is_selected = mask, None, None
     if settings.top_entropy is not None:
         chosen = is_uncertain = select.uncertain(settings, entropy, mask)
     if settings.surrogate == "kl_cov":
         is_selected = select.covariant(settings, logp, batch.advantage, mask)
     elif settings.surrogate == "clip_cov":
-        old_logp = logp if batch.old_logp is None else batch.old_logp
+        below = compared_with(settings, batch)
+        old_logp = logp if below is None else below
         is_selected = select.covariant_at_random(
             settings, logp, old_logp, batch.advantage, mask, keys
         )
@@ -113,14 +120,44 @@ def _check_scores(settings: config.Algorithm, scores: Scores):
     corrects = settings.correction.level != "none"
     rejects = settings.rejection.statistic != "none"
     in_reward = settings.kl.placed == "reward"
+    in_loss = not in_reward and not tree.is_zero(settings.beta)
+    drifts = settings.off_policy_limit is not None and scores.sampler_logp is None
     needs = {
-        "sampler_logp": corrects or rejects,
-        "logp": corrects or rejects or in_reward,
-        "ref_logp": in_reward or settings.ratio_to == "reference",
+        "sampler_logp": {"correction.level": corrects, "rejection.statistic": rejects},
+        "logp": {
+            "correction.level": corrects,
+            "rejection.statistic": rejects,
+            "kl.placed": in_reward,
+            "mu": settings.mu > 1,
+            "off_policy_limit": drifts,
+        },
+        "ref_logp": {
+            "kl.placed": in_reward,
+            "beta": in_loss,
+            "ratio_to": settings.ratio_to == "reference",
+        },
     }
-    for name, is_needed in needs.items():
-        if is_needed and getattr(scores, name) is None:
+    for name, readers in needs.items():
+        asking = [f"algorithm.{field}" for field, reads in readers.items() if reads]
+        if asking and getattr(scores, name) is None:
             raise Refused(
-                f"the scores carry no {name}, which algorithm.correction, rejection, "
-                f"kl.placed 'reward' or ratio_to 'reference' reads. Fill Scores.{name}."
+                f"the scores carry no {name}, which {' and '.join(asking)} as set "
+                f"cannot do without. Fill Scores.{name}."
             )
+
+
+def _check_minibatch(settings, batch: PolicyBatch, logp, entropy, keys, parts):
+    shape = batch.is_completion.shape
+    need_shape(shape, logp=logp)
+    needs = {
+        "entropy": (entropy, settings.top_entropy is not None, "top_entropy"),
+        "keys": (keys, settings.surrogate == "clip_cov", "surrogate 'clip_cov'"),
+        "batch.old_logp": (batch.old_logp, parts > 1, "a rollout in several parts"),
+    }
+    for name, (x, is_needed, reader) in needs.items():
+        if is_needed and x is None:
+            raise Refused(f"{name} is not given, which {reader} reads. Give it.")
+    if entropy is not None:
+        need_shape(shape, entropy=entropy)
+    if keys is not None:
+        need_shape(shape[:2], keys=keys)

@@ -94,6 +94,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Other advantages
     "rloo": {  # with TRL's KL, summed over the output, in the reward
         "surrogate": "reinforce",
+        "loss_mean": "per_sequence_sum",  # A · Σ_t log π: an output is one action
         "advantage.estimator": "leave_one_out",
         "advantage.scale_rewards": "none",
         "kl.placed": "reward",
@@ -121,7 +122,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss_mean": "per_token",
         **_NO_KL,
     },
-    "reinforce_pp": {"advantage.estimator": "none", **_WHITENED},
+    "reinforce_pp": {  # 2501.03262: the KL of each token in its reward
+        "advantage.estimator": "none",
+        "kl.placed": "reward",
+        "kl.estimator": "k1",
+        **_WHITENED,
+    },
     "reinforce_pp_baseline": dict(_WHITENED),
     "pass_at_k": {"advantage.estimator": "best_minus_second", **_NO_KL},
     "max_rl": {

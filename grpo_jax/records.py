@@ -4,8 +4,11 @@ C completion tokens, S steps of a solution, R reward functions. Masks are bool a
 named for what True means; they are built from lengths, never from token values.
 """
 
-from typing import NamedTuple, get_args, get_type_hints
+from collections.abc import Iterator
+from typing import Any, NamedTuple, get_args, get_type_hints
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from grpo_jax import config, tree
@@ -50,6 +53,7 @@ class PolicyBatch(NamedTuple):
     old_logp: Float[Array, "B G C"] | None = None  # None: the policy of now
     ref_logp: Float[Array, "B G C"] | None = None  # None: no KL in the loss
     weight: Float[Array, "B G C"] | None = None  # π_old/π_sampler: losses/mismatch
+    sampler_logp: Float[Array, "B G C"] | None = None  # None: drift is from old_logp
 
     row_weight: Float[Array, "B G"] | None = None  # of a row's token: losses/reduce
     is_selected: Bool[Array, "B G C"] | None = None  # KL-Cov, Clip-Cov: losses/select
@@ -57,22 +61,32 @@ class PolicyBatch(NamedTuple):
     entropy_weight: Float[Array, ""] | None = None  # 1 / tokens in the entropy's mean
 
 
-def check_shapes(record: tuple):
-    """Refuses a record whose fields disagree about a dimension, or have an empty one.
+def compared_with(
+    settings: config.Algorithm, batch: PolicyBatch
+) -> Float[Array, "B G C"] | None:
+    """log π of the policy below the ratio's bar; None: the policy of now."""
+    return batch.ref_logp if settings.ratio_to == "reference" else batch.old_logp
 
-    Shapes are known before anything compiles. Broadcasting would hide a [1, G] that was
-    meant to be [B, G].
+
+def check_shapes(*records: tuple):
+    """Refuses records whose fields disagree about a dimension, or have an empty one.
+
+    Shapes and types are known before anything compiles. Broadcasting would hide a
+    [1, G] that was meant to be [B, G], and whole numbers would round what is made of
+    them.
     """
     size = {}
-    for name, hint in get_type_hints(type(record)).items():
-        value = getattr(record, name)
-        dims = getattr((*get_args(hint), hint)[0], "dim_str", None)
-        if value is None or dims is None:
-            continue
-        where = f"{type(record).__name__}.{name}"
-        if len(value.shape) != len(dims.split()):
-            raise Refused(f"{where} has shape {value.shape}; it must be [{dims}].")
-        for dim, n in zip(dims.split(), value.shape, strict=True):
+    for where, hint, value in _arrays(records):
+        dims = hint.dim_str.split()
+        kind = hint.dtype.__name__
+        if not jnp.issubdtype(value.dtype, KINDS[kind]):
+            rule = f"it must be {kind.lower()}"
+            raise Refused(f"{where} is {value.dtype}; {rule}. Convert it.")
+        if len(value.shape) != len(dims):
+            raise Refused(
+                f"{where} has shape {value.shape}; it must be [{hint.dim_str}]."
+            )
+        for dim, n in zip(dims, value.shape, strict=True):
             first, expected = size.setdefault(dim, (where, n))
             if n != expected:
                 raise Refused(
@@ -81,3 +95,25 @@ def check_shapes(record: tuple):
                 )
             if n == 0:
                 raise Refused(f"{where} has shape {value.shape}; {dim} is empty.")
+
+
+KINDS = {"Float": jnp.floating, "Int": jnp.integer, "Bool": jnp.bool_}
+KINDS |= {"Key": jax.dtypes.prng_key}
+
+
+def _arrays(records: tuple) -> Iterator[tuple[str, Any, Any]]:
+    """(name, annotation, value) of every array in the records."""
+    for record in records:
+        for name, hint in get_type_hints(type(record)).items():
+            value, where = getattr(record, name), f"{type(record).__name__}.{name}"
+            values = value if isinstance(value, dict) else {"": value}
+            for key, x in values.items():
+                if x is not None:
+                    yield f"{where}[{key!r}]" if key else where, _array_hint(hint), x
+
+
+def _array_hint(hint: Any) -> Any:
+    """The array's annotation within that of an optional array, or of a dict."""
+    if hasattr(hint, "dim_str"):
+        return hint
+    return next(filter(None, map(_array_hint, get_args(hint))), None)

@@ -8,13 +8,27 @@ chosen method ignores is an error, not a silence.
 
 import dataclasses
 import math
-from typing import ClassVar, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from beartype.door import is_bearable
 
 
 class Refused(ValueError):
     """Something a person asked for that cannot be: a setting, a file, a shape."""
+
+
+def need_shape(shape: tuple[int, ...], **arrays: Any):
+    """Refuses arrays of another shape, which broadcasting might hide."""
+    for name, x in arrays.items():
+        if x.shape != shape:
+            raise Refused(f"{name} has shape {x.shape}; it must be {shape}.")
+
+
+def choose(choices: dict[str, Any], name: str, value: str) -> Any:
+    """The function that a word stands for."""
+    if value not in choices:
+        raise Refused(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
+    return choices[value]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,23 +49,33 @@ def register_settings(cls: type):
 
     A program that takes such a section is traced in what a sweep varies smoothly (β,
     the clip range) and compiled anew only for what changes its shape or its branches.
+    A weight of exactly 0.0 is structure as well: it stays a plain 0.0 inside the
+    program, which can leave out what the weight switches off.
     """
     fields = dataclasses.fields(cls)
-    smooth = [f.name for f in fields if _is_smooth(f)]
-    fixed = [f.name for f in fields if not _is_smooth(f)]
+    smooth = {f.name for f in fields if _is_smooth(f)}
 
     def flatten(section):
-        leaves = [(jax.tree_util.GetAttrKey(n), getattr(section, n)) for n in smooth]
-        return leaves, tuple(getattr(section, n) for n in fixed)
+        values = {f.name: getattr(section, f.name) for f in fields}
+        leaves = {k: v for k, v in values.items() if k in smooth and not is_zero(v)}
+        fixed = tuple((k, v) for k, v in values.items() if k not in leaves)
+        keys = [(jax.tree_util.GetAttrKey(k), v) for k, v in leaves.items()]
+        return keys, (fixed, tuple(leaves))
 
     def unflatten(structure, leaves):
         # The checks ran when the settings were made; a traced value cannot repeat them.
+        fixed, names = structure
         section = object.__new__(cls)
-        for name, value in zip(fixed + smooth, (*structure, *leaves), strict=True):
+        for name, value in (*fixed, *zip(names, leaves, strict=True)):
             object.__setattr__(section, name, value)
         return section
 
     jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a weight is known to be 0; nobody knows that of a traced one."""
+    return isinstance(value, int | float) and value == 0
 
 
 def _is_smooth(field: dataclasses.Field) -> bool:

@@ -26,7 +26,7 @@ FILES = ["unified.py", "prepare.py", "prng.py", "advantages/*.py", "losses/*.py"
 # Beside a module's own tests: those that would notice what it does to others.
 ALSO = {
     "losses/policy": ["losses/test_objective_oracles.py", "test_unified.py"],
-    "losses/objective": ["test_unified.py"],
+    "losses/objective": ["test_unified.py", "losses/test_policy.py"],
     "losses/select": ["losses/test_objective_oracles.py", "test_prepare.py"],
     "losses/statistics": ["losses/test_mismatch.py"],
     "advantages/group": ["advantages/test_estimate_oracles.py"],

@@ -88,6 +88,52 @@ REFUSED = [  # section, values, what the message must hold
         "whiten is 'rows'; .*per token",
     ),
     (
+        config.Advantage,
+        {"normalise_each": True, "scale_rewards": "none"},
+        "normalise_each is True; without a scale",
+    ),
+    (
+        config.Correction,
+        {"level": "token", "mode": "mask", "high": None},
+        "mode is 'mask'; neither .*low nor high",
+    ),
+    (
+        config.Algorithm,
+        {"surrogate": "reinforce", "log_ratio_limit": 5.0},
+        "log_ratio_limit is 5.0; .*'reinforce' does not read it",
+    ),
+    (
+        config.Algorithm,
+        {"group_size": 1, "advantage": config.Advantage(estimator="given")},
+        "scale_rewards is 'group'; algorithm.group_size is 1",
+    ),
+    (
+        config.Algorithm,
+        {"surrogate": "gmpo", "loss_mean": "per_token"},
+        "loss_mean is 'per_token'; gmpo has one loss for a row",
+    ),
+    (
+        config.Algorithm,
+        {"importance_level": "sequence", "top_entropy": 0.2},
+        "top_entropy is 0.2; the ratio of a whole row",
+    ),
+    (
+        config.Algorithm,
+        {
+            "kl": config.KL(placed="reward"),
+            "advantage": config.Advantage(estimator="indicator", scale_rewards="none"),
+        },
+        "algorithm.kl.placed is 'reward'; indicator and nonzero ask",
+    ),
+    (
+        config.Algorithm,
+        {
+            "kl": config.KL(placed="reward"),
+            "advantage": config.Advantage(scale_rewards="nonzero"),
+        },
+        "algorithm.kl.placed is 'reward'; indicator and nonzero ask",
+    ),
+    (
         config.Algorithm,
         {
             "kl": config.KL(placed="reward"),

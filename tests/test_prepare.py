@@ -19,7 +19,7 @@ def rewards(parts=((1.0, 0.0), (1.0, 1.0)), **changes):
 
 
 def rollout(settings, given=None, is_row=None, **scores):
-    known = {"logp": LOGP, "ref_logp": None, "sampler_logp": None} | scores
+    known = {"logp": LOGP, "ref_logp": LOGP, "sampler_logp": None} | scores
     is_row = jnp.ones((2, 2), bool) if is_row is None else is_row
     given = rewards() if given is None else given
     batch, measured = prepare.rollout(
@@ -119,11 +119,93 @@ def test_a_minibatch_selects_by_the_policy_of_now():
         ({"rejection": config.Rejection(statistic="token", high=2.0)}, "sampler_logp"),
         ({"kl": config.KL(placed="reward")}, "ref_logp"),
         ({"ratio_to": "reference"}, "ref_logp"),
+        ({"beta": 0.1}, "ref_logp"),
+        ({"mu": 2}, "logp"),
+        ({"off_policy_limit": 0.1}, "logp"),
     ],
 )
 def test_scores_that_the_settings_call_for_are_named(changes, missing):
-    with pytest.raises(Refused, match=f"the scores carry no {missing}"):
-        rollout(config.Algorithm(**changes))
+    field = "algorithm." + next(iter(changes))
+    with pytest.raises(Refused, match=f"the scores carry no {missing}, .*{field}"):
+        rollout(config.Algorithm(**changes), **{missing: None})
+
+
+def test_shapes_and_types_of_what_was_scored_are_checked():
+    with pytest.raises(Refused, match=r"Scores.sampler_logp has shape \(1, 2, 3\)"):
+        rollout(config.Algorithm(), sampler_logp=LOGP[:1])
+    with pytest.raises(Refused, match=r"Rewards.parts is int\d+; it must be float"):
+        rollout(config.Algorithm(), rewards(((1, 0), (1, 1))))
+    settings = config.Algorithm(advantage=config.Advantage(group_by="level"))
+    wrong = rewards(columns={"level": jnp.arange(3)})
+    with pytest.raises(Refused, match=r"columns\['level'\] has shape \(3,\)"):
+        rollout(settings, wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "message"),
+    [
+        ({"top_entropy": 0.5}, {"entropy": None}, "entropy is not given"),
+        ({"surrogate": "clip_cov"}, {"keys": None}, "keys is not given"),
+        (
+            {},
+            {"logp": LOGP[:1], "entropy": None, "keys": None},
+            r"logp has shape \(1, 2, 3\)",
+        ),
+        ({}, {"parts": 2}, "batch.old_logp is not given, which a rollout in several"),
+    ],
+)
+def test_what_a_minibatch_needs_is_named(changes, given, message):
+    settings = config.Algorithm(**changes)
+    batch, _ = rollout(settings)
+    keys = prng.sample_keys(prng.root(0), jnp.arange(2), 2)
+    known = {"logp": LOGP, "entropy": LOGP, "keys": keys, "parts": 1} | given
+    if "parts" in given:
+        batch = batch._replace(old_logp=None)
+    with pytest.raises(Refused, match=message):
+        prepare.minibatch(settings, batch, rollout_tokens=9, **known)
+
+
+def test_the_kl_in_the_reward_is_measured_and_steers_beta():
+    kl = config.KL(placed="reward", estimator="k1", target=0.1, horizon=10.0)
+    _, measured = rollout(config.Algorithm(kl=kl), ref_logp=LOGP - 0.2)
+    np.testing.assert_allclose(measured["kl"], 0.2, 1e-6)
+
+
+def test_a_rows_weight_counts_the_tokens_that_are_rejected():
+    settings = config.Algorithm(
+        correction=config.Correction(level="sequence", high=None),
+        rejection=config.Rejection(statistic="token", high=2.0),
+    )
+    sampler = LOGP.at[0, 0].add(-jnp.log(jnp.array([0.5, 1.0, 3.0])))
+    batch, _ = rollout(settings, sampler_logp=sampler)
+    np.testing.assert_array_equal(batch.is_completion[0, 0], [True, True, False])
+    np.testing.assert_allclose(batch.weight[0, 0, :2], [1.5, 1.5], 1e-6)
+
+
+def test_drift_is_taken_from_the_sampler_where_it_was_recorded():
+    settings = config.Algorithm(off_policy_limit=0.1)
+    batch, _ = rollout(settings, sampler_logp=LOGP + 1.0)
+    np.testing.assert_array_equal(batch.sampler_logp, LOGP + 1.0)
+    assert rollout(config.Algorithm(), sampler_logp=LOGP)[0].sampler_logp is None
+
+
+def test_statistics_are_of_what_is_compared():
+    steps = {
+        "step_reward": jnp.array([[[1.0, 0.0]] * 2] * 2),
+        "step_end": jnp.array([[[0, 2]] * 2] * 2),  # two rows have no third token
+        "is_step": jnp.ones((2, 2, 2), bool),
+    }
+    agreeing = rewards(((0.0, 0.0), (0.0, 0.0)), **steps)
+    by_step = config.Algorithm(advantage=config.Advantage(supervision="process"))
+    _, measured = rollout(by_step, agreeing)
+    assert measured["groups/no_spread"] == 0
+    assert measured["steps/left_out"] == 2 / 8 and np.isclose(
+        measured["reward_mean"], 4 / 6
+    )
+    pooled = config.Algorithm(advantage=config.Advantage(group_by="level"))
+    parts = rewards(((1.0, 1.0), (0.0, 0.0)), columns={"level": jnp.zeros(2, int)})
+    assert rollout(pooled, parts)[1]["groups/no_spread"] == 0
+    assert rollout(config.Algorithm(), parts)[1]["groups/no_spread"] == 1
 
 
 def test_without_old_log_probabilities_the_samplers_are_only_recorded():

@@ -21,8 +21,15 @@ from grpo_jax.section import Refused
 
 
 class Estimate(NamedTuple):
+    """The advantages, and what they were made of, for `measure`."""
+
     advantage: Float[Array, "B G C"]
-    returns: Float[Array, "B G C"] | None  # what a critic should predict; gae only
+    is_valid: Bool[Array, "B G"]  # the rows that a reward could be given
+    reward: Float[Array, "B N"]  # what was compared: outputs, or all their steps
+    is_compared: Bool[Array, "B N"]
+    agrees: Bool[Array, "B"]  # whether all that a question is compared with is the same
+    is_step: Bool[Array, "B G S"] | None = None  # the steps that count
+    returns: Float[Array, "B G C"] | None = None  # for a critic to predict; gae only
 
 
 def estimate(
@@ -40,9 +47,11 @@ def estimate(
     penalty = jnp.zeros(counts.shape, reward.dtype)
     if settings.kl.placed == "reward":
         penalty = beta * jnp.where(counts, rewards.kl, 0.0)
-    returns = None
+    compared, returns, is_step = (reward, is_valid), None, None
     if chosen.supervision == "process":
-        advantage = _of_steps(chosen, rewards)
+        compared = _pool_of_steps(rewards)
+        is_step = compared[1].reshape(rewards.is_step.shape)
+        advantage = _of_steps(chosen, rewards, *compared)
     elif chosen.estimator == "gae":
         advantage, returns = _of_critic(chosen, rewards, reward, penalty)
     elif chosen.estimator == "none":
@@ -57,7 +66,8 @@ def estimate(
     advantage = jnp.where(counts, advantage, 0.0)
     if chosen.whiten == "tokens":
         advantage = tokens.whiten(advantage, counts, chosen)
-    return Estimate(advantage, returns)
+    agrees = _agreement(chosen, rewards, *compared)
+    return Estimate(advantage, is_valid, *compared, agrees, is_step, returns)
 
 
 def total_reward(
@@ -104,17 +114,35 @@ def _of_outputs(
     return (_weights(chosen, rewards) * by_part(rewards.parts)).sum(-1)
 
 
-def _of_steps(chosen: config.Advantage, rewards: Rewards) -> Float[Array, "B G C"]:
+def _pool_of_steps(
+    rewards: Rewards,
+) -> tuple[Float[Array, "B N"], Bool[Array, "B N"]]:
     """Process supervision: all steps of all outputs to a question are one group.
 
-    A step with a reward that is not finite, or an end outside the row, is no step.
+    A step with a reward that is not finite, or an end that is no token of the row, is
+    no step.
     """
-    reward, end = rewards.step_reward, rewards.step_end
+    reward, end, length = rewards.step_reward, rewards.step_end, rewards.is_completion
     is_step = rewards.is_step & rewards.is_valid[:, :, None] & jnp.isfinite(reward)
-    is_step &= (end >= 0) & (end < rewards.is_completion.shape[-1])
-    pool = (x.reshape(x.shape[0], -1) for x in (reward, is_step, jnp.ones_like(end)))
-    value = _compare_and_scale(chosen, rewards, *pool).reshape(reward.shape)
+    is_step &= (end >= 0) & (end < length.shape[-1])
+    inside = jnp.clip(end, 0, length.shape[-1] - 1)
+    is_step &= jnp.take_along_axis(length, inside, -1)
+    return reward.reshape(len(reward), -1), is_step.reshape(len(reward), -1)
+
+
+def _of_steps(
+    chosen: config.Advantage,
+    rewards: Rewards,
+    reward: Float[Array, "B N"],
+    is_step: Bool[Array, "B N"],
+) -> Float[Array, "B G C"]:
+    """Each token gets the sum of the values of the steps that end at or after it."""
+    value = _compare_and_scale(
+        chosen, rewards, reward, is_step, jnp.ones(reward.shape, int)
+    )
+    end = rewards.step_end
     by_row = jax.vmap(jax.vmap(tokens.from_steps))
+    value, is_step = (x.reshape(end.shape) for x in (value, is_step))
     return by_row(value, end, is_step, rewards.is_completion)
 
 
@@ -143,18 +171,11 @@ def _compare_and_scale(
     length: Int[Array, "B N"],
 ) -> Float[Array, "B N"]:
     """The estimator on every group, divided by the spread that the settings name."""
-    baseline = rewards.baseline
-    if baseline is None:
-        baseline = jnp.zeros(reward.shape[:1], reward.dtype)
-    groups = group.Group(reward, is_valid, length, baseline)
 
     def one(group_):
         return group.scale(group.compare(group_, chosen), group_, chosen)
 
-    if chosen.group_by == "question":
-        value = jax.vmap(one)(groups)
-    else:
-        value = _pooled(one, groups, rewards.columns[chosen.group_by])
+    value = _by_group(one, chosen, rewards, reward, is_valid, length)
     if chosen.scale_rewards == "batch":
         spread = group.std(reward, is_valid, chosen.ddof)
         value = group.divide(value, spread, chosen)
@@ -164,7 +185,33 @@ def _compare_and_scale(
     return value
 
 
-def _pooled(one, groups: group.Group, column: Array) -> Float[Array, "B G"]:
+def _agreement(
+    chosen: config.Advantage,
+    rewards: Rewards,
+    reward: Float[Array, "B N"],
+    is_valid: Bool[Array, "B N"],
+) -> Bool[Array, "B"]:
+    def one(group_):
+        agrees = group.agree(group_.reward, group_.is_valid)
+        return jnp.full(group_.reward.shape, agrees)
+
+    unread = jnp.zeros(reward.shape, int)  # the lengths
+    return _by_group(one, chosen, rewards, reward, is_valid, unread)[:, 0]
+
+
+def _by_group(one, chosen: config.Advantage, rewards: Rewards, *compared) -> Array:
+    """A function of one group, on each: a question, or all that share a column."""
+    shape = compared[0].shape
+    baseline = rewards.baseline
+    if baseline is None:
+        baseline = jnp.zeros(shape[0], compared[0].dtype)
+    groups = group.Group(*compared, baseline)
+    if chosen.group_by == "question":
+        return jax.vmap(one)(groups)
+    return _pooled(one, groups, rewards.columns[chosen.group_by])
+
+
+def _pooled(one, groups: group.Group, column: Int[Array, "B"]) -> Array:
     """Groups that share a column's value are one group."""
     shape = groups.reward.shape
     everyone = group.Group(*(x.reshape(-1) for x in groups[:3]), groups.baseline[0])
@@ -182,15 +229,9 @@ def _over_tokens(
 ) -> Float[Array, "B G C"]:
     """value · γ^(completion tokens still to come): the same everywhere if γ is 1."""
 
-    def constant():
-        return jnp.broadcast_to(value[:, :, None], counts.shape)
-
-    def discounted():
-        to_come = jnp.flip(jnp.cumsum(jnp.flip(counts, -1), -1), -1) - 1
-        decay = gamma ** jnp.arange(counts.shape[-1])
-        return constant() * decay[jnp.maximum(to_come, 0)].astype(value.dtype)
-
-    return jax.lax.cond(jnp.asarray(gamma == 1), constant, discounted)
+    to_come = jnp.flip(jnp.cumsum(jnp.flip(counts, -1), -1), -1) - 1
+    decay = gamma ** jnp.maximum(to_come, 0).astype(value.dtype)
+    return value[:, :, None] * decay
 
 
 def _check_inputs(settings: config.Algorithm, rewards: Rewards):

@@ -10,7 +10,8 @@ With x = log π − log π_ref, in expectation over π:
 
 So value and gradient are chosen apart: `gradient` own differentiates the estimate,
 straight_through keeps its value and takes the gradient of k2, and ratio multiplies it
-by π/π_old, whose gradient adds the missing score-function term.
+by π/π_old, whose gradient adds the missing score-function term. That is exact for the
+ratio of a token; at importance_level sequence it is the row's (as in TRL), and biased.
 """
 
 import jax
@@ -48,8 +49,8 @@ def own(value, x, ratio):
 
 
 def straight_through(value, x, ratio):
-    slope = k2(x)
-    return jax.lax.stop_gradient(value - slope) + slope
+    still = jax.lax.stop_gradient
+    return still(value) + still(x) * (x - still(x))
 
 
 def by_ratio(value, x, ratio):
@@ -86,8 +87,12 @@ def next_beta(
     measured: float | Float[Array, ""],
     samples: int | Array,
 ) -> float | Float[Array, ""]:
-    """β ← β (1 + clip(KL/target − 1, ±0.2) · samples/horizon), if there is a target."""
+    """β ← β (1 + clip(KL/target − 1, ±0.2) · samples/horizon), if there is a target.
+
+    More samples than the horizon count as the horizon: elsewhere a rollout of five
+    horizons can turn β negative, and the policy is then paid to leave the reference.
+    """
     if settings.target is None:
         return beta
     error = jnp.clip(measured / settings.target - 1, -0.2, 0.2)
-    return beta * (1 + error * samples / settings.horizon)
+    return beta * (1 + error * jnp.minimum(samples / settings.horizon, 1.0))

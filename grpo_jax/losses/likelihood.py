@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from grpo_jax.losses import reduce
+from grpo_jax.section import need_shape
 
 
 def token_nll(
@@ -19,7 +20,9 @@ def token_nll(
     row_weight: Float[Array, "B G"],
 ) -> Float[Array, ""]:
     """−Σ_i w_i s_i Σ_t log π(o_t): s is 1 (SFT) or the indicator (RFT)."""
-    x = -jnp.where(is_completion, logp, 0.0) * sample_weight[:, :, None]
+    need_shape(is_completion.shape, logp=logp)
+    need_shape(is_completion.shape[:2], sample_weight=sample_weight)
+    x = -logp * sample_weight[:, :, None]
     return reduce.weighted_sum(x, is_completion, row_weight)
 
 
@@ -34,6 +37,7 @@ def binary(
 
     `weight` is 1 over the labels of the minibatch, known before it is cut.
     """
+    need_shape(is_labelled.shape, logit=logit, label=label)
     logit = jnp.where(is_labelled, logit, 0.0)
     label = jnp.where(is_labelled, label, 0.0)
     loss = -label * jax.nn.log_sigmoid(logit) - (1 - label) * jax.nn.log_sigmoid(-logit)

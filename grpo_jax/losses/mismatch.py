@@ -115,12 +115,13 @@ def disagreement(
     is_row = n > 0
 
     def row_mean(x):
-        return jnp.where(is_completion, x, 0.0).sum(-1) / jnp.maximum(n, 1)
+        return jnp.nansum(jnp.where(is_completion, x, 0.0), -1) / jnp.maximum(n, 1)
 
     trainer, sampler = -row_mean(old_logp), -row_mean(sampler_logp)
     k3 = jnp.expm1(log_ratio) - log_ratio
     product = jnp.exp(2 * jnp.clip(log_ratio.sum(-1), -LOG_LIMIT, LOG_LIMIT))
     return {
+        "mismatch/unknown": statistics.mean(jnp.isnan(sampler_logp), is_completion),
         "mismatch/kl": statistics.mean(-log_ratio, is_completion),
         "mismatch/k3": statistics.mean(k3, is_completion),
         "mismatch/log_gap_max": statistics.highest(jnp.abs(log_ratio), is_completion),
@@ -146,8 +147,9 @@ def disagreement(
 
 
 def _log_ratio(old_logp, sampler_logp, is_completion):
-    """log π_old − log π_sampler; 0 outside the mask, finite inside."""
+    """log π_old − log π_sampler, finite; 0 outside the mask and where it is unknown."""
     log_ratio = jnp.where(is_completion, old_logp - sampler_logp, 0.0)
+    log_ratio = jnp.where(jnp.isnan(log_ratio), 0.0, log_ratio)
     return jnp.clip(log_ratio, -LOG_LIMIT, LOG_LIMIT)
 
 

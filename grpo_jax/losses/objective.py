@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from grpo_jax import config
+from grpo_jax import config, tree
 from grpo_jax.losses import kl, policy, reduce, statistics
-from grpo_jax.records import PolicyBatch, check_shapes
-from grpo_jax.section import Refused
+from grpo_jax.records import PolicyBatch, check_shapes, compared_with
+from grpo_jax.section import Refused, need_shape
 
 
 def policy_loss(
@@ -37,19 +37,23 @@ def policy_loss(
     is not 0. Without `batch.ref_logp` there is no KL in the loss.
     """
     check_shapes(batch)
-    _check_inputs(settings, logp, batch, entropy)
+    for name, x in (("logp", logp), ("entropy", entropy)):
+        if x is not None:
+            need_shape(batch.is_completion.shape, **{name: x})
+    _check_inputs(settings, batch, entropy)
     _check_weights(settings, batch, beta, entropy)
     mask = batch.is_completion
     rows = _rows(settings, _blank(logp, mask), batch)
+    moved, old_ratio = _ratio(settings, rows.logp, batch.old_logp, mask)
     surrogate = policy.SURROGATES[settings.surrogate]
     term = jax.vmap(jax.vmap(lambda row: surrogate(row, settings)))(rows)
-    x = jnp.where(_is_trained(settings, rows, batch), term.loss, 0.0)
+    x = jnp.where(_is_trained(settings, rows, moved, batch), term.loss, 0.0)
     if batch.weight is not None and settings.surrogate != "vespo":
         x = x * _blank(batch.weight, mask)
-    measured = _statistics(settings, rows, term, batch.is_row)
+    measured = _statistics(settings, rows, term, moved, batch.is_row)
     if batch.ref_logp is not None and settings.kl.placed == "loss":
         ref_logp = _blank(batch.ref_logp, mask)
-        divergence = kl.estimate(settings.kl, rows.logp, ref_logp, rows.ratio)
+        divergence = kl.estimate(settings.kl, rows.logp, ref_logp, old_ratio)
         x = x + beta * divergence
         measured["kl"] = statistics.mean(divergence, mask)
     loss = reduce.weighted_sum(x, mask, batch.row_weight)
@@ -74,29 +78,39 @@ def _rows(
 ) -> policy.Row:
     """Every completion as the policy terms see it, ratios at the importance level."""
     mask = batch.is_completion
-    old_logp = batch.ref_logp if settings.ratio_to == "reference" else batch.old_logp
-    if old_logp is None:
-        old_logp = jax.lax.stop_gradient(logp)
-    old_logp = _blank(old_logp, mask)
-    log_ratio = logp - old_logp
-    level = jax.vmap(jax.vmap(policy.LEVELS[settings.importance_level]))
-    exponent = level(logp, log_ratio, mask)
-    if settings.log_ratio_limit is not None:
-        limit = settings.log_ratio_limit
-        exponent, log_ratio = (
-            jnp.clip(x, -limit, limit) for x in (exponent, log_ratio)
-        )
+    old_logp = compared_with(settings, batch)
+    log_ratio, ratio = _ratio(settings, logp, old_logp, mask)
+    old_logp = jax.lax.stop_gradient(logp) if old_logp is None else old_logp
     is_selected = mask & (False if batch.is_selected is None else batch.is_selected)
     return policy.Row(
         logp=logp,
-        old_logp=old_logp,
+        old_logp=_blank(old_logp, mask),
         log_ratio=log_ratio,
-        ratio=jnp.exp(exponent),
+        ratio=ratio,
         advantage=_blank(batch.advantage, mask),
         is_completion=mask,
         log_weight=_log_weight(settings, batch, logp),
         is_selected=is_selected,
     )
+
+
+def _ratio(
+    settings: config.Algorithm,
+    logp: Float[Array, "B G C"],
+    old_logp: Float[Array, "B G C"] | None,
+    mask: Bool[Array, "B G C"],
+) -> tuple[Float[Array, "B G C"], Float[Array, "B G C"]]:
+    """log π/π_old of each token, and π/π_old at the importance level."""
+    if old_logp is None:
+        old_logp = jax.lax.stop_gradient(logp)
+    log_ratio = logp - _blank(old_logp, mask)
+    level = jax.vmap(jax.vmap(policy.LEVELS[settings.importance_level]))
+    exponent = level(logp, log_ratio, mask)
+    if settings.log_ratio_limit is not None:
+        limit = settings.log_ratio_limit
+        exponent = jnp.clip(exponent, -limit, limit)
+        log_ratio = jnp.clip(log_ratio, -limit, limit)
+    return log_ratio, jnp.exp(exponent)
 
 
 def _log_weight(settings, batch: PolicyBatch, logp) -> Float[Array, "B G"]:
@@ -111,13 +125,23 @@ def _log_weight(settings, batch: PolicyBatch, logp) -> Float[Array, "B G"]:
 
 
 def _is_trained(
-    settings: config.Algorithm, rows: policy.Row, batch: PolicyBatch
+    settings: config.Algorithm,
+    rows: policy.Row,
+    moved: Float[Array, "B G C"],
+    batch: PolicyBatch,
 ) -> Bool[Array, "B G C"]:
-    """The tokens that keep their policy term."""
+    """The tokens that keep their policy term.
+
+    A row's drift is its mean log(π_drawn_from/π): the sampler's own numbers if they
+    were recorded (DeepSeek-V3.2), where one that is not finite counts as no drift.
+    """
     kept = rows.is_completion
     if settings.off_policy_limit is not None:
+        if batch.sampler_logp is not None:
+            gap = rows.logp - _blank(batch.sampler_logp, kept)
+            moved = jnp.where(jnp.isfinite(gap), gap, 0.0)
         n = jnp.maximum(kept.sum(-1, keepdims=True), 1)
-        drift = -jax.lax.stop_gradient(rows.log_ratio).sum(-1, keepdims=True) / n
+        drift = -moved.sum(-1, keepdims=True) / n
         kept &= (rows.advantage >= 0) | (drift <= settings.off_policy_limit)
     if batch.is_uncertain is not None:
         kept &= batch.is_uncertain
@@ -138,20 +162,20 @@ def _statistics(
     settings: config.Algorithm,
     rows: policy.Row,
     term: policy.Term,
+    moved: Float[Array, "B G C"],
     is_row: Bool[Array, "B G"],
 ) -> statistics.Statistics:
     """What the term did, and how far the policy has moved.
 
     Shares are of tokens; clip/low, high and any are of rows where the ratio is a row's.
     """
-    rows, term = jax.lax.stop_gradient((rows, term))
     mask, n = rows.is_completion, rows.is_completion.sum(-1)
     measured = {
         "ratio": statistics.moments(rows.ratio, mask),
         "ratio_min": statistics.lowest(rows.ratio, mask),
         "ratio_max": statistics.highest(rows.ratio, mask),
-        "kl_old": statistics.mean(-rows.log_ratio, mask),
-        "log_ratio_abs": statistics.mean(jnp.abs(rows.log_ratio), mask),
+        "kl_old": statistics.mean(-moved, mask),
+        "log_ratio_abs": statistics.mean(jnp.abs(moved), mask),
     }
     if term.low is not None:
         by_row = {
@@ -176,7 +200,7 @@ def _statistics(
     return measured
 
 
-def _check_inputs(settings, logp, batch: PolicyBatch, entropy):
+def _check_inputs(settings, batch: PolicyBatch, entropy):
     """What the settings call for and the batch lacks, known before compiling."""
     selects = settings.surrogate in ("kl_cov", "clip_cov")
     needs = {
@@ -193,23 +217,19 @@ def _check_inputs(settings, logp, batch: PolicyBatch, entropy):
                 f"the batch carries no {name}, which algorithm.{reader} reads. "
                 f"Fill PolicyBatch.{name}."
             )
-    for name, x in (("logp", logp), ("entropy", entropy)):
-        if x is not None and x.shape != batch.is_completion.shape:
-            raise Refused(
-                f"{name} has shape {x.shape}, the batch {batch.is_completion.shape}. "
-                "Both are [B, G, C]."
-            )
 
 
 def _check_weights(settings, batch: PolicyBatch, beta, entropy):
-    """A weight on something that is not there; a traced weight cannot be looked at."""
+    """A weight on something that is not there. 0 is known inside a program as well."""
     has_kl = batch.ref_logp is not None or settings.kl.placed == "reward"
-    for name, weight, is_there, remedy in (
-        ("beta", beta, has_kl, "Fill PolicyBatch.ref_logp, or set it to 0."),
-        ("entropy_coef", settings.entropy_coef, entropy is not None, "Give entropy=."),
+    no_kl = tree.is_zero(settings.beta) or tree.is_zero(beta)
+    no_bonus = tree.is_zero(settings.entropy_coef)
+    for name, is_fine, remedy in (
+        ("beta", has_kl or no_kl, "Fill PolicyBatch.ref_logp"),
+        ("entropy_coef", entropy is not None or no_bonus, "Give entropy="),
     ):
-        if isinstance(weight, float) and weight != 0 and not is_there:
+        if not is_fine:
             raise Refused(
-                f"algorithm.{name} is {weight!r}, but what it weighs was not given. "
-                f"{remedy}"
+                f"algorithm.{name} is not 0, but what it weighs was not given. "
+                f"{remedy}, or set it to 0."
             )

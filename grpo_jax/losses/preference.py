@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from grpo_jax.section import Refused, choose
+from grpo_jax.tree import is_zero
+
 
 def margin(
     logp: Float[Array, "T"],
@@ -22,9 +25,13 @@ def margin(
     log_ratio = jnp.where(is_completion, logp, 0.0) - jnp.where(
         is_completion, ref_logp, 0.0
     )
-    if form == "sum":
-        return log_ratio.sum()
-    return log_ratio.sum() / jnp.maximum(is_completion.sum(), 1)
+    return choose(FORMS, "form", form)(log_ratio, is_completion)
+
+
+FORMS = {
+    "sum": lambda x, where: x.sum(),
+    "mean": lambda x, where: x.sum() / jnp.maximum(where.sum(), 1),
+}
 
 
 def dpo(
@@ -44,6 +51,8 @@ def ipo(
     chosen: Float[Array, ""], rejected: Float[Array, ""], *, beta: float | Array
 ) -> Float[Array, ""]:
     """((m⁺ − m⁻) − 1/(2β))²: a target for the margin instead of ever more of it."""
+    if is_zero(beta):
+        raise Refused("beta is 0; IPO's target for the margin is 1/(2β). Raise it.")
     return (chosen - rejected - 1 / (2 * beta)) ** 2
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from grpo_jax.losses import statistics
+from grpo_jax.section import need_shape
 
 
 def value_loss(
@@ -20,6 +21,8 @@ def value_loss(
     `token_weight` is w, 1 over the tokens of the minibatch, known before it is cut.
     Where the clipped error is the larger one, no gradient is left.
     """
+    shape = is_completion.shape
+    need_shape(shape, value=value, old_value=old_value, returns=returns)
 
     def blank(x):
         return jnp.where(is_completion, x, 0.0)

@@ -147,11 +147,34 @@ def test_an_end_outside_the_row_or_without_a_reward_is_no_step():
         near(process(steps, ends), process(is_step=is_step))
 
 
-def test_outputs_without_tokens_or_with_only_an_end_of_text():
-    mask = np.arange(5) < np.array([[1, 0]])[:, :, None]
-    one = np.array([[[True], [True]]])
-    got = process(np.array([[[1.0], [0.0]]]), np.zeros((1, 2, 1), int), one, mask)
-    near(got[0], [[1, 0, 0, 0, 0], [0] * 5])
+def test_a_step_must_end_on_a_token_of_its_row():
+    mask = np.arange(5) < np.array([[1, 0, 3]])[:, :, None]
+    steps = np.array([[[1.0], [0.0], [0.0]]])
+    one = np.ones((1, 3, 1), bool)
+    # the empty row has no token to end a step on: two steps are compared
+    got = process(steps, np.array([[[0], [0], [2]]]), one, mask)
+    near(got[0], [[1, 0, 0, 0, 0], [0] * 5, [-1, -1, -1, 0, 0]])
+    # and an end in the padding, whatever its width, is none either
+    got = process(steps, np.array([[[0], [0], [3]]]), one, mask)
+    near(got[0], [[0] * 5] * 3)
+
+
+def test_a_discount_counts_the_tokens_of_its_own_row():
+    given = rewards(
+        np.array([[1.0, 0.0, 0.0]]), np.arange(4) < np.array([[[3], [1], [4]]])
+    )
+    got = run(given, estimator="none", scale_rewards="none", gamma=0.5)
+    near(got[0], [[0.25, 0.5, 1, 0], [0] * 4, [0] * 4])
+    got = run(given, estimator="mean", scale_rewards="none", gamma=0.5)
+    third = 1 / 3
+    near(got[0][0], [third / 2, third, 2 * third, 0])
+    near(got[0][1], [-third, 0, 0, 0])
+    near(got[0][2], [-third / 8, -third / 4, -third / 2, -third])
+
+
+def test_the_nonzero_scale_multiplies_by_rows_over_nonzero_rows():
+    given = rewards(np.array([[1.0, 0.0, 0.0, 0.0]]), np.ones((1, 4, 2), bool))
+    near(run(given, scale_rewards="nonzero")[0, :, 0], [3, -1, -1, -1])
 
 
 def test_filtered_rows_are_in_no_pool_of_steps():

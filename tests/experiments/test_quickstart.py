@@ -38,6 +38,52 @@ def test_the_optimum_is_the_root_of_the_closed_form(beta, group_size, float64):
     assert closed_form(best + 1e-4, group_size, beta) < 0
 
 
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [({}, 1), ({"loss_mean": "over_constant", "loss_constant": 4}, 1 / 4)],
+)
+def test_an_entropy_bonus_moves_the_optimum_by_its_slope(options, scale, float64):
+    advantage, coef = config.Advantage(eps=0.0), 0.3
+    algorithm = config.Algorithm(
+        group_size=16, beta=0.4, advantage=advantage, entropy_coef=coef, **options
+    )
+    best = quickstart.optimum(algorithm)
+    # H = −p log p − (1−p) log((1−p)/9), and dH/dp = log((1−p) / 9p)
+    slope = np.log((1 - best) / (9 * best))
+    near = closed_form(best, 16, 0.4) * scale + coef * slope
+    np.testing.assert_allclose(near, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--preset", "ppo"], "the rewards carry no value"),
+        (["--algorithm.advantage.group-by", "lvl"], "group_by is 'lvl'"),
+        (["--algorithm.advantage.reward-weights", "1", "2"], "has 2 values; there are"),
+    ],
+)
+def test_what_it_cannot_run_is_refused_before_anything_is_written(
+    words, message, tmp_path, capsys
+):
+    workdir = tmp_path / "run"
+    words = ["train", "experiments/quickstart.py", "--workdir", str(workdir), *words]
+    assert cli.main(words) == 2
+    assert message in capsys.readouterr().err and not workdir.exists()
+
+
+def test_the_controller_steers_beta_wherever_the_kl_is_placed():
+    for placed in ("loss", "reward"):
+        kl = config.KL(placed=placed, estimator="k1", target=0.01, horizon=100.0)
+        settings = dataclasses.replace(
+            quickstart.get_config(),
+            algorithm=config.Algorithm(group_size=16, beta=0.4, kl=kl),
+            optimizer=config.Optimizer(learning_rate=0.1),
+            training=config.Training(steps=30),
+        )
+        rows = [row for _, row in quickstart.train(settings)]
+        assert rows[-1]["beta"] > 0.4 and rows[-1]["kl"] > 0.01
+
+
 def test_the_optimum_is_unknown_where_the_batch_decides():
     assert quickstart.optimum(presets.algorithm("kl_cov")) is None
     assert quickstart.optimum(presets.algorithm("lite_ppo")) is None

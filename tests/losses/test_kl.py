@@ -134,3 +134,21 @@ def test_the_controller_by_hand():
     np.testing.assert_allclose(kl.next_beta(settings, 0.5, 0.3, 100), 0.5 * 1.02, 1e-6)
     np.testing.assert_allclose(kl.next_beta(settings, 0.5, 0.01, 100), 0.5 * 0.98, 1e-6)
     assert kl.next_beta(config.KL(), 0.5, 0.3, 100) == 0.5
+
+
+def test_beta_never_moves_by_more_than_the_error_and_stays_positive():
+    settings = config.KL(target=0.1, horizon=100.0)
+    np.testing.assert_allclose(kl.next_beta(settings, 0.5, 0.0, 65536), 0.4, 1e-6)
+    np.testing.assert_allclose(kl.next_beta(settings, 0.5, 9.0, 65536), 0.6, 1e-6)
+
+
+@pytest.mark.parametrize("gradient", ["own", "straight_through", "ratio"])
+def test_an_unlikely_token_leaves_value_and_gradient_finite(gradient):
+    settings = config.KL(gradient=gradient)
+
+    def value(logp):
+        ratio = jnp.exp(logp - jax.lax.stop_gradient(logp))
+        return kl.estimate(settings, logp, jnp.full(1, -1.0), ratio).sum()
+
+    got, slope = jax.value_and_grad(value)(jnp.full(1, -1e30))
+    assert np.isfinite(got) and np.all(np.isfinite(slope))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from grpo_jax import config, prepare, prng
 from grpo_jax.losses import objective, statistics
+from grpo_jax.records import PolicyBatch
 from grpo_jax.section import Refused
 from tests.losses import batches
 
@@ -230,17 +231,129 @@ def test_what_is_missing_is_named(settings, changes, message):
 def test_log_probabilities_of_another_shape_are_refused():
     settings = config.Algorithm()
     logp, _entropy, batch = batches.make(settings)
-    with pytest.raises(Refused, match=r"logp has shape \(3, 4, 4\), the batch"):
+    with pytest.raises(
+        Refused, match=r"logp has shape \(3, 4, 4\); it must be \(3, 4, 5\)"
+    ):
         objective.policy_loss(settings, logp[:, :, :4], batch, beta=0.1)
 
 
-def test_a_weight_on_what_is_not_given_is_refused():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_weight_on_what_is_not_given_is_refused(compiled):
+    def loss(settings, logp, batch):
+        return objective.policy_loss(settings, logp, batch, beta=settings.beta)[0]
+
+    loss = jax.jit(loss) if compiled else loss
     settings = config.Algorithm(entropy_coef=0.1)
     logp, _, batch = batches.make(settings)
     with pytest.raises(
-        Refused, match=r"algorithm.entropy_coef is 0.1, but what it weighs"
+        Refused, match=r"algorithm.entropy_coef is not 0, but what it weighs"
     ):
-        objective.policy_loss(settings, logp, batch, beta=0.1)
+        loss(settings, logp, batch)
     without = batch._replace(ref_logp=None)
-    with pytest.raises(Refused, match=r"algorithm.beta is 0.1, but .*ref_logp"):
-        objective.policy_loss(config.Algorithm(), logp, without, beta=0.1)
+    with pytest.raises(Refused, match=r"algorithm.beta is not 0, but .*ref_logp"):
+        loss(config.Algorithm(), logp, without)
+    assert np.isfinite(loss(config.Algorithm(beta=0.0), logp, without))
+
+
+def gradient(settings, logp, batch, beta=0.0):
+    def loss(logp):
+        return objective.policy_loss(settings, logp, batch, beta=beta)[0]
+
+    return jax.grad(loss)(logp)
+
+
+def one_row(settings, old, ref, advantage=-1.0, **more):
+    """A batch of one completion, ready for the loss."""
+    shape = 1, 1, len(old)
+    batch = PolicyBatch(
+        is_completion=jnp.ones(shape, bool),
+        advantage=jnp.full(shape, advantage),
+        is_row=jnp.ones((1, 1), bool),
+        old_logp=jnp.asarray(old).reshape(shape),
+        ref_logp=jnp.asarray(ref).reshape(shape),
+        row_weight=jnp.ones((1, 1)),
+        **more,
+    )
+    return batch
+
+
+def test_against_the_reference_drift_and_distance_are_still_from_the_old_policy():
+    settings = config.Algorithm(
+        ratio_to="reference", off_policy_limit=0.1, log_ratio_limit=None
+    )
+    logp = jnp.array([[[-1.0, -2.0]]])
+    batch = one_row(settings, [-1.0, -2.0], [-0.5, -1.5])
+    _, measured = objective.policy_loss(settings, logp, batch, beta=0.0)
+    assert statistics.values(measured)["kl_old"] == 0
+    slope = gradient(settings, logp, batch)  # ρ = e^−½, left alone where A < 0 ...
+    np.testing.assert_allclose(slope, np.zeros((1, 1, 2)), atol=1e-7)  # ... clipped low
+    batch = one_row(settings, [-1.0, -2.0], [-1.5, -2.5])  # ρ = e^½
+    np.testing.assert_allclose(
+        gradient(settings, logp, batch)[0, 0], [np.exp(0.5)] * 2, 1e-6
+    )
+
+
+def test_the_ratio_of_the_kl_is_to_the_old_policy_whatever_the_surrogate():
+    """In expectation over π_old, its gradient is that of the reverse KL."""
+    kl = config.KL(estimator="k3", gradient="ratio")
+    vocabulary, rng = 5, np.random.default_rng(0)
+    old, ref, theta = (jnp.asarray(rng.normal(size=vocabulary)) for _ in range(3))
+    tokens = jnp.arange(vocabulary)
+
+    def expected(theta, ratio_to):
+        settings = config.Algorithm(kl=kl, ratio_to=ratio_to, loss_mean="sum")
+        logp, old_logp, ref_logp = (jax.nn.log_softmax(x) for x in (theta, old, ref))
+        batch = PolicyBatch(
+            is_completion=jnp.ones((1, vocabulary, 1), bool),
+            advantage=jnp.zeros((1, vocabulary, 1)),
+            is_row=jnp.ones((1, vocabulary), bool),
+            old_logp=old_logp[tokens][None, :, None],
+            ref_logp=ref_logp[tokens][None, :, None],
+            row_weight=jnp.exp(old_logp)[None],
+        )
+        logp = logp[tokens][None, :, None]
+        return objective.policy_loss(settings, logp, batch, beta=1.0)[0]
+
+    def reverse_kl(theta):
+        logp = jax.nn.log_softmax(theta)
+        return (jnp.exp(logp) * (logp - jax.nn.log_softmax(ref))).sum()
+
+    for ratio_to in ("old", "reference"):
+        np.testing.assert_allclose(
+            jax.grad(expected)(theta, ratio_to), jax.grad(reverse_kl)(theta), 1e-4, 1e-5
+        )
+
+
+def test_drift_from_the_sampler_drops_rows_that_the_old_policy_would_keep():
+    settings = config.Algorithm(off_policy_limit=0.1)
+    logp = jnp.array([[[-1.0, -2.0]]])
+    near, far = jnp.array([[[-1.0, -2.0]]]), jnp.array([[[-0.9, -1.8]]])  # mean 0.15
+    for sampler, kept in ((near, True), (far, False), (far * jnp.nan, True)):
+        batch = one_row(settings, [-1.0, -2.0], [-1.0, -2.0], sampler_logp=sampler)
+        assert np.any(gradient(settings, logp, batch)) == kept
+
+
+def test_a_row_of_one_token_has_its_own_drift():
+    settings = config.Algorithm(off_policy_limit=0.1)
+    batch = one_row(settings, [-1.0], [-1.0])
+    assert not np.any(gradient(settings, jnp.array([[[-1.15]]]), batch))
+    assert np.any(gradient(settings, jnp.array([[[-1.05]]]), batch))
+
+
+def test_extremes_and_clips_of_rows_of_one_token():
+    settings = config.Algorithm()
+    shape = 1, 2, 2
+    batch = PolicyBatch(
+        is_completion=jnp.array([[[True, False], [True, True]]]),
+        advantage=jnp.ones(shape),
+        is_row=jnp.ones((1, 2), bool),
+        old_logp=jnp.log(jnp.array([[[0.5, 0.5], [0.5, 0.4]]])),
+        ref_logp=jnp.zeros(shape),
+        row_weight=jnp.ones((1, 2)),
+    )
+    logp = jnp.log(jnp.array([[[0.7, 0.9], [0.4, 0.4]]]))  # ratios 1.4; 0.8, 1
+    got = statistics.values(objective.policy_loss(settings, logp, batch, beta=0.0)[1])
+    np.testing.assert_allclose(got["ratio_min"], 0.8, 1e-5)
+    np.testing.assert_allclose(got["ratio_max"], 1.4, 1e-5)
+    assert got["clip/high_max"] == 1 and got["clip/low_min"] == 0
+    np.testing.assert_allclose(got["clip/high"], 1 / 3, 1e-6)

@@ -149,7 +149,9 @@ def test_vespo_holds_the_samplers_weight_itself():
 
 
 def test_gmpo_clips_each_log_ratio_and_takes_the_geometric_mean():
-    made = settings(surrogate="gmpo", clip_low=0.2, clip_high=0.4)
+    made = settings(
+        surrogate="gmpo", clip_low=0.2, clip_high=0.4, loss_mean="per_sequence"
+    )
     logp, old = [-1.0, -1.0, -1.0], [-1.5, -1.1, -0.5]  # ℓ = 0.5, 0.1, −0.5
     value, slope = row(logp, old, 2.0, settings=made)
     mean = np.exp((0.4 + 0.1 - 0.5) / 3)  # A > 0: clipped above only
