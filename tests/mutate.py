@@ -27,7 +27,7 @@ FILES = ["unified.py", "prepare.py", "prng.py", "advantages/*.py", "losses/*.py"
 ALSO = {
     "losses/policy": ["losses/test_objective_oracles.py", "test_unified.py"],
     "losses/objective": ["test_unified.py", "losses/test_policy.py"],
-    "losses/select": ["losses/test_objective_oracles.py", "test_prepare.py"],
+    "losses/select": ["test_prepare.py", "losses/test_objective_oracles.py"],
     "losses/statistics": ["losses/test_mismatch.py"],
     "advantages/group": ["advantages/test_estimate_oracles.py"],
     "advantages/tokens": ["advantages/test_estimate.py"],

@@ -226,3 +226,25 @@ def test_the_entropy_of_a_single_token_is_its_own_mean():
         settings, none, LOGP, None, None, rollout_tokens=0, parts=1
     )
     assert np.isfinite(none.entropy_weight) and not np.any(none.row_weight)
+
+
+def test_a_row_with_one_finite_reward_is_scorable_and_extremes_are_told_apart():
+    parts = jnp.array([[[1.0, jnp.nan], [0.0, 0.0]], [[jnp.nan, jnp.nan], [1.0, 1.0]]])
+    _, measured = rollout(config.Algorithm(), rewards()._replace(parts=parts))
+    assert measured["rows/unscorable"] == 1 / 4
+    np.testing.assert_allclose(measured["advantage_min"], -1, 1e-5)
+    np.testing.assert_allclose(measured["advantage_max"], 1, 1e-5)
+
+
+def test_a_group_without_a_valid_row_is_no_group():
+    made = Rewards(
+        jnp.array([[[1.0], [0.0]], [[1.0], [0.0]], [[1.0], [1.0]]]),
+        jnp.ones((3, 2, 3), bool),
+        jnp.array([[True, True], [False, False], [True, True]]),
+    )
+    three = jnp.full((3, 2, 3), -1.0)
+    scores = prepare.Scores(three, three, None)
+    everyone = jnp.ones((3, 2), bool)
+    settings = config.Algorithm()
+    _, measured = prepare.rollout(settings, made, scores, everyone, beta=0.01)
+    assert statistics.values(measured)["groups/no_spread"] == 0.5

@@ -39,7 +39,6 @@ def binary(
     """
     need_shape(is_labelled.shape, logit=logit, label=label)
     logit = jnp.where(is_labelled, logit, 0.0)
-    label = jnp.where(is_labelled, label, 0.0)
     loss = -label * jax.nn.log_sigmoid(logit) - (1 - label) * jax.nn.log_sigmoid(-logit)
     return weight * jnp.where(is_labelled, loss, 0.0).sum()
 

@@ -110,8 +110,7 @@ def vespo(row: Row, settings: config.Algorithm) -> Term:
     correction, which this term holds itself.
     """
     low, high = jnp.log(1e-8), 20.0
-    log_ratio = jnp.clip(row.log_ratio, -20, 20).sum()
-    log_w = jnp.clip(log_ratio + row.log_weight, low, high)
+    log_w = jnp.clip(row.log_ratio.sum() + row.log_weight, low, high)
     is_positive = row.advantage >= 0
     k, lam = (
         jnp.where(is_positive, positive, negative)

@@ -159,3 +159,46 @@ def test_a_row_without_tokens_is_not_counted_among_the_rows():
     gap = np.abs(np.log([1.5, 0.96]) / [3, 2]).mean()
     np.testing.assert_allclose(measured["mismatch/log_perplexity_gap"], gap, 1e-5)
     np.testing.assert_allclose(measured["mismatch/log_gap_max"], np.log(3), 1e-5)
+
+
+ONE = jnp.ones((1, 1, 1), bool)
+
+
+def of_one_token(settings, log_ratio):
+    sampler = jnp.full((1, 1, 1), -2.0)
+    weight, measured = mismatch.weights(settings, sampler + log_ratio, sampler, ONE)
+    return float(weight[0, 0, 0]), statistics.values(measured)
+
+
+def test_a_row_of_one_token_is_its_own_mean_and_its_own_unit():
+    low = config.Rejection(statistic="sequence_mean", low=0.5)
+    sampler = jnp.full((1, 1, 1), -2.0)
+    assert not mismatch.accepted(low, sampler - 1.0, sampler, ONE).any()
+    by_row = config.Correction(level="sequence", high=None, normalise=True)
+    weight, measured = of_one_token(by_row, 1.0)
+    np.testing.assert_allclose(weight, 1, 1e-6)
+    np.testing.assert_allclose(measured["mismatch/ratio_max"], np.e, 1e-6)
+    got = statistics.values(mismatch.disagreement(sampler + 1, sampler, ONE))
+    np.testing.assert_allclose(got["mismatch/log_perplexity_sampler"], 2, 1e-6)
+    np.testing.assert_allclose(got["mismatch/log_perplexity_gap"], 1, 1e-6)
+
+
+def test_the_log_ratio_is_held_at_twenty():
+    token = config.Correction(level="token", high=None)
+    np.testing.assert_allclose(of_one_token(token, 50.0)[0], np.exp(20.0), 1e-5)
+
+
+def test_weights_that_are_all_masked_stay_zero_when_normalised():
+    masked = config.Correction(level="token", mode="mask", high=2.0, normalise=True)
+    assert of_one_token(masked, 3.0)[0] == 0
+
+
+def test_a_sampler_that_recorded_nan_counts_as_agreeing_and_is_reported():
+    sampler = jnp.array([[[-2.0, jnp.nan]]])
+    old, mask = jnp.array([[[-1.0, -1.0]]]), jnp.ones((1, 1, 2), bool)
+    settings = config.Correction(level="sequence", high=None)
+    weight, _ = mismatch.weights(settings, old, sampler, mask)
+    np.testing.assert_allclose(weight, np.full((1, 1, 2), np.e), 1e-6)
+    got = statistics.values(mismatch.disagreement(old, sampler, mask))
+    assert got.pop("mismatch/unknown") == 0.5
+    assert all(np.isfinite(x) for x in got.values())

@@ -57,6 +57,8 @@ def settings_of(options, rows):
         if options["reduce"] == "token_sum_over_constant":
             constant //= rows  # TRL's constant holds the rows as well
         given["loss_constant"] = constant
+    if options["denominator"]:
+        given["loss_mean"] = "per_rollout_token"
     if options["empty_rows"] == "dropped":
         given["empty_rows"] = "dropped"
     if options["kl_weight"] == "ratio":
@@ -82,7 +84,7 @@ def batch_of(settings, options, x):
             settings,
             mask,
             jnp.ones(mask.shape[:2], bool),
-            rollout_tokens=mask.sum(),
+            rollout_tokens=int(options["denominator"] or mask.sum()),
             parts=1,
         ),
         old_logp=x.get("old_logp"),
@@ -115,8 +117,6 @@ def test_loss_gradient_and_metrics_equal_the_other_system(case, dtype, float64):
     settings = settings_of(options, rows)
     batch = batch_of(settings, options, x)
     scale = options["loss_scale"]
-    if options["denominator"]:  # of the whole generation batch, not of these tokens
-        scale *= x["mask"].sum() / options["denominator"]
 
     def loss(logp, entropy):
         value, measured = objective.policy_loss(

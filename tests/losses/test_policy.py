@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -245,3 +246,36 @@ def test_softmax_weighted_likelihood_with_clip_and_kl():
     near(slope, [(-weight[0] + 0.5 * (1 - np.exp(-0.2))) / 2, -weight[1] / 2])
     clip = row([-1.0, -2.0], [-1.5, -2.0], weight, settings=settings())
     near(clip[0], -(1.2 * weight[0] + weight[1]) / 2)
+
+
+def test_the_ratio_of_a_row_of_one_token_is_that_tokens():
+    for options in (
+        {"importance_level": "sequence"},
+        {"surrogate": "gmpo", "loss_mean": "per_sequence"},
+    ):
+        near(one(1.1, 2.0, **options), (-2.2, -2.2))
+
+
+def test_dppo_says_what_it_dropped_and_what_it_capped():
+    made = settings(surrogate="dppo_tv", clip_low=0.1, clip_high=0.1, weight_high=1.2)
+    p, q = jnp.array([0.5, 0.2, 0.28, 0.4]), jnp.array([0.3, 0.4, 0.2, 0.4])
+    where = jnp.ones(4, bool)
+    term = policy.dppo_tv(
+        policy.Row(
+            logp=jnp.log(p),
+            old_logp=jnp.log(q),
+            log_ratio=jnp.log(p / q),
+            ratio=p / q,
+            advantage=jnp.array([1.0, -1.0, 1.0, 1.0]),
+            is_completion=where,
+            log_weight=jnp.zeros(()),
+            is_selected=~where,
+        ),
+        made,
+    )
+    # up by 0.2 and A > 0; down by 0.2 and A < 0; ratio 1.4 capped at 1.2; unmoved
+    np.testing.assert_array_equal(term.outside, [True, True, False, False])
+    np.testing.assert_array_equal(term.high, [True, False, False, False])
+    np.testing.assert_array_equal(term.low, [False, True, False, False])
+    np.testing.assert_array_equal(term.dual, [False, False, True, False])
+    near(term.weight, [0, 0, 1.2, 1])

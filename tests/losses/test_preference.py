@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from grpo_jax.losses import preference
+from grpo_jax.section import Refused, choose
 
 NAN = float("nan")
 
@@ -57,6 +58,21 @@ def test_ipo_has_a_target_for_the_gap():
     assert loss(jnp.asarray(2.0)) == 0  # 1/(2β)
     value, slope = jax.value_and_grad(loss)(jnp.asarray(3.0))
     np.testing.assert_allclose((value, slope), (1.0, 2.0))
+
+
+def test_ipo_compares_two_margins():
+    value = preference.ipo(jnp.asarray(3.0), jnp.asarray(1.5), beta=0.25)
+    np.testing.assert_allclose(value, (3 - 1.5 - 2) ** 2)
+    with pytest.raises(Refused, match="beta is 0; IPO's target"):
+        preference.ipo(jnp.asarray(3.0), jnp.asarray(1.5), beta=0)
+
+
+def test_the_mean_margin_of_one_token_and_an_unknown_form():
+    one = jnp.ones(1), jnp.zeros(1), jnp.ones(1, bool)
+    assert preference.margin(*one, form="mean") == 1
+    # what the types say before this in the tests, says this outside of them
+    with pytest.raises(Refused, match="form is 'summ'; it must be one of sum, mean"):
+        choose(preference.FORMS, "form", "summ")
 
 
 def test_bradley_terry():

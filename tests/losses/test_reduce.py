@@ -137,6 +137,15 @@ def test_a_question_without_tokens_is_counted_or_dropped():
         np.testing.assert_allclose(weight, [[0, 0], [share, share]])
 
 
+def test_one_question_of_one_token_has_weight_one():
+    one = jnp.ones((1, 1, 1), bool)
+    for name in ("per_question", "per_sequence", "per_token", "per_sequence_sum"):
+        weight = reduce.row_weights(
+            settings_for(name), one, one[:, :, 0], rollout_tokens=1, parts=1
+        )
+        assert weight == 1
+
+
 def test_minibatches_of_unequal_length_average_to_the_rollouts_token_mean(float64):
     settings = settings_for("per_rollout_token")
     logp, _entropy, whole = batches.make(settings)
