@@ -50,7 +50,7 @@ def covariant_at_random(
     The draw of a token is a function of its row's key and its position.
     """
     covariance = _covariance(logp, advantage, is_completion)
-    ratio = jnp.exp(jnp.where(is_completion, logp - old_logp, 0.0))
+    ratio = jnp.exp(logp - old_logp)
     is_low = (ratio < 1 - settings.clip_low) & (advantage < 0)
     is_high = (ratio > 1 + settings.clip_high) & (advantage > 0)
     inside = (covariance > settings.cov_low) & (covariance < settings.cov_high)
@@ -61,12 +61,11 @@ def covariant_at_random(
 
 
 def _covariance(logp, advantage, is_completion):
-    """(A − mean A)(log π − mean log π), means over completion tokens."""
+    """(A − mean A)(log π − mean log π), means over completion tokens alone."""
     n = jnp.maximum(is_completion.sum(), 1)
 
     def centred(x):
-        x = jnp.where(is_completion, x, 0.0)
-        return jnp.where(is_completion, x - x.sum() / n, 0.0)
+        return x - jnp.where(is_completion, x, 0.0).sum() / n
 
     return centred(advantage) * centred(logp)
 

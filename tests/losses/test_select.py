@@ -6,6 +6,7 @@ import numpy as np
 from grpo_jax import config, prng
 from grpo_jax.losses import select
 
+SEED = 1  # eligible tokens of both signs
 MASK = np.array([[[True, True, True, False], [True, True, False, False]]])
 
 
@@ -28,7 +29,7 @@ def covariance(logp, advantage):
 
 
 def numbers():
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     return rng.normal(0, 1, MASK.shape), rng.normal(0, 1, MASK.shape)
 
 
@@ -65,6 +66,7 @@ def test_only_tokens_inside_the_covariance_range_are_eligible():
 def test_tokens_that_the_clip_holds_already_are_not_eligible():
     value, (_, advantage) = covariance(*numbers()), numbers()
     eligible = MASK & (value > 1e-6)
+    assert (eligible & (advantage > 0)).any() and (eligible & (advantage < 0)).any()
     high = clip_cov(low=1e-6, high=9.0, drift=0.5)  # ρ = 1.65
     np.testing.assert_array_equal(high, eligible & ~(advantage > 0))
     low = clip_cov(low=1e-6, high=9.0, drift=-0.5)  # ρ = 0.61
@@ -81,3 +83,18 @@ def test_as_many_as_the_share_are_drawn_by_key():
     np.testing.assert_array_equal(one, clip_cov(share=0.2, **wide))
     others = [clip_cov(share=0.2, question=i, **wide) for i in range(1, 9)]
     assert any((other != one).any() for other in others)
+
+
+def test_a_masked_token_takes_no_place_among_the_chosen():
+    """Its covariance is not the largest only because the others' are negative."""
+    mask = jnp.array([[[True, True, False]]])
+    logp, advantage = jnp.array([[[-1.0, -2.0, jnp.nan]]]), jnp.array([[[-1.0, 1, 0]]])
+    settings = config.Algorithm(surrogate="kl_cov", cov_fraction=0.5)
+    assert select.covariant(settings, logp, advantage, mask).sum() == 1
+    assert select.covariant(settings, logp * 0 - 1, advantage, mask).sum() == 1
+
+
+def test_a_ratio_just_inside_the_clip_leaves_a_token_eligible():
+    wide = {"low": 1e-6, "high": 9.0}
+    for drift in (0.15, -0.15):
+        np.testing.assert_array_equal(clip_cov(drift=drift, **wide), clip_cov(**wide))
