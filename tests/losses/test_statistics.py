@@ -58,3 +58,20 @@ def test_a_std_of_large_equal_numbers_does_not_cancel():
     x = jnp.full(64, 1e4 + 0.7)
     values = statistics.values({"x": statistics.moments(x, jnp.ones(64, bool))})
     assert values["x_std"] < 0.01
+
+
+def test_one_small_number_is_its_own_mean_merged_with_nothing():
+    one, none = jnp.array([0.5, 9.0]), jnp.array([False, False])
+    first = jnp.array([True, False])
+
+    def measured(where):
+        return {
+            "mean": statistics.mean(one, where),
+            "of": statistics.moments(one, where),
+        }
+
+    for pair in ((first, none), (none, first)):
+        merged = statistics.merge(*map(measured, pair))
+        got = statistics.values(merged)
+        assert got["mean"] == got["of_mean"] == 0.5
+        assert got["of_std"] == 0 and got["of_effective"] == 1
