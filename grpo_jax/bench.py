@@ -19,7 +19,7 @@ from grpo_jax.losses import objective
 from grpo_jax.records import Rewards
 
 SHAPE = (16, 64, 1024)
-RUNS = 15
+RUNS = 101
 # Arrays of float32 that must be read once: logp, old logp, reference logp; the gradient
 # must be written as well. Masks and advantages are made from one number a row.
 PASSES = {"loss": 3, "gradient": 4}
