@@ -29,6 +29,7 @@ from rich.table import Table
 from grpo_jax import config, prepare, prng, programs
 from grpo_jax.losses import kl, objective, statistics
 from grpo_jax.records import Rewards
+from grpo_jax.section import Refused
 from grpo_jax.text import diversity
 
 QUESTIONS = [(0, 3), (4, 5), (2, 2), (1, 0), (6, 1), (3, 5), (7, 2), (1, 4)]
@@ -104,6 +105,8 @@ def loss(logits, settings, temperature, beta, token, batch, keys, rows):
 
 def check(settings: config.Config):
     """Refuses what this experiment lacks, a critic for one, before anything runs."""
+    if settings.model != config.Config().model:
+        raise Refused("the quickstart's policy is a table. Leave --model.* alone.")
     rows = np.arange(len(QUESTIONS))
     token = np.zeros((len(rows), settings.algorithm.group_size, 1), int)
     logits = np.zeros((len(rows), VOCABULARY), np.float32)

@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 refused (a setting, a path, a word on the line).
 """
 
 import sys
+from collections.abc import Callable
 
 from grpo_jax import experiment, presets
 from grpo_jax.section import Refused
@@ -13,7 +14,14 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
   train FILE [--workdir DIR] [--preset NAME] [--SETTING VALUE ...]
                  run an experiment; `train FILE --help` lists every setting
   methods        the paper's methods in one view, and the presets
+  sample MODEL TEXT [--n N] [--temperature T] ...
+                 what a model answers; `sample --help` lists the options
+  models [NAME]  the models known by name, and what is on this machine
+  convert SOURCE FOLDER [--dtype DTYPE]
+                 write a model as a folder that transformers opens
   bench          time the mathematics on this machine
+
+MODEL is tiny, smollm2-135m, a folder, a .gguf file, or owner/name of the hub.
 """
 
 
@@ -74,4 +82,16 @@ def bench(words: list[str]) -> int:
     return bench.main()
 
 
+def of_models(name: str) -> Callable[[list[str]], int]:
+    """A command that needs the libraries of models, which take seconds to import."""
+
+    def command(words: list[str]) -> int:
+        from grpo_jax import model_commands
+
+        return getattr(model_commands, name)(words)
+
+    return command
+
+
 COMMANDS = {"train": train, "methods": methods, "bench": bench}
+COMMANDS |= {name: of_models(name) for name in ("sample", "models", "convert")}

@@ -8,6 +8,7 @@ stand in one dict beside those functions.
 import dataclasses
 from typing import ClassVar, Literal, get_args
 
+from grpo_jax.models.settings import Model
 from grpo_jax.section import Section
 
 Estimator = Literal[
@@ -76,7 +77,7 @@ class Advantage(Section):
         divides |= self.whiten != "none"
         for name in ("ddof", "eps", "eps_at"):
             reason = (
-                f"{self.name('scale_rewards')} and whiten take no standard deviation"
+                f"{self.dotted('scale_rewards')} and whiten take no standard deviation"
             )
             self.need_read(name, divides, reason, "scale_rewards group")
         self.need("eps", self.eps >= 0, "it must not be negative", "Try 1e-6.")
@@ -87,8 +88,8 @@ class Advantage(Section):
         self.need(
             "scale_rewards",
             self.scale_rewards == "none" or self.estimator in SCALABLE,
-            f"{self.name('estimator')} {self.estimator!r} is not divided by anything",
-            f"Set {self.name('scale_rewards')} none.",
+            f"{self.dotted('estimator')} {self.estimator!r} is not divided by anything",
+            f"Set {self.dotted('scale_rewards')} none.",
         )
         by_output = self.supervision == "outcome"
         by_output &= self.estimator not in {"none", "gae"}
@@ -107,10 +108,10 @@ class Advantage(Section):
         self.need(
             "estimator",
             self.estimator in FOR_STEPS,
-            f"{self.name('supervision')} 'process' pools steps; it cannot compare them",
+            f"{self.dotted('supervision')} 'process' pools steps, not outputs",
             "Set it to mean, as the paper does.",
         )
-        reason = f"{self.name('supervision')} 'process' pools one question's steps"
+        reason = f"{self.dotted('supervision')} 'process' pools one question's steps"
         for name in ("group_by", "reward_weights"):
             self.need_read(name, False, reason, "supervision outcome")
 
@@ -131,7 +132,7 @@ class KL(Section):
 
     def check(self):
         self.need_positive("log_limit", "limit", "target", "horizon")
-        reason = f"without {self.name('target')} β stays as it is"
+        reason = f"without {self.dotted('target')} β stays as it is"
         self.need_read("horizon", self.target is not None, reason, "a target")
 
 
@@ -153,7 +154,7 @@ class Correction(Section):
         self.need_positive("low", "high")
         self.need_ordered("low", "high")
         bounded = (self.low, self.high) != (None, None)
-        rule = f"neither {self.name('low')} nor high is set: nothing would be masked"
+        rule = f"neither {self.dotted('low')} nor high is set: nothing would be masked"
         self.need("mode", self.mode == "truncate" or bounded, rule, "Set one.")
 
 
@@ -179,7 +180,9 @@ class Rejection(Section):
         rule = "k2 and k3 are 0 where sampler and trainer agree: no bound is too low"
         self.need("low", self.low is None or self.measure == "ratio", rule, "Unset it.")
         bounded = (self.low, self.high) != (None, None)
-        rule = f"neither {self.name('low')} nor high is set: nothing would be rejected"
+        rule = (
+            f"neither {self.dotted('low')} nor high is set: nothing would be rejected"
+        )
         self.need("statistic", self.statistic == "none" or bounded, rule, "Set one.")
 
 
@@ -370,6 +373,7 @@ class Config(Section):
     """An experiment."""
 
     seed: int = 0  # every random draw and the order of the data follow from it
+    model: Model = Model()
     algorithm: Algorithm = Algorithm()
     sampling: Sampling = Sampling()
     optimizer: Optimizer = Optimizer()

@@ -2,13 +2,23 @@
 
 Static arguments and donation stand here, side by side. Settings are pytrees (see
 `tree.register_settings`): a program is traced in their floats and compiled anew for
-their choices.
+their choices. A model's description and its numerics are static.
 """
 
 from collections.abc import Callable
 
 import jax
 import optax
+
+from grpo_jax import sampling, scoring
+
+prefill = jax.jit(sampling.prefill, static_argnames=("spec", "numerics"))
+# The cache is written in place: the one that was given is gone after the call.
+step = jax.jit(
+    sampling.step, static_argnames=("spec", "numerics"), donate_argnames="cache"
+)
+draw = jax.jit(sampling.draw)
+score = jax.jit(scoring.log_probs, static_argnames=("spec", "numerics", "with_entropy"))
 
 
 def forward(function: Callable) -> Callable:

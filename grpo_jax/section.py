@@ -44,7 +44,7 @@ class Section:
             self._check_type(field)
         for name, (choice, readers) in self.read_by.items():
             chosen = getattr(self, choice)
-            reason = f"{self.name(choice)} {chosen!r} does not read it"
+            reason = f"{self.dotted(choice)} {chosen!r} does not read it"
             self.need_read(
                 name, chosen in readers, reason, " or ".join(sorted(readers))
             )
@@ -53,13 +53,13 @@ class Section:
     def check(self):
         """The rules of this section; each section that has any overrides it."""
 
-    def name(self, field: str) -> str:
+    def dotted(self, field: str) -> str:
         return f"{self.path}.{field}" if self.path else field
 
     def need(self, field: str, holds: bool, rule: str, remedy: str):
         if not holds:
             value = getattr(self, field)
-            raise Refused(f"{self.name(field)} is {value!r}; {rule}. {remedy}")
+            raise Refused(f"{self.dotted(field)} is {value!r}; {rule}. {remedy}")
 
     def need_read(self, field: str, is_read: bool, reason: str, readers: str):
         """A field that nothing reads must be at its default."""
@@ -77,7 +77,7 @@ class Section:
     def need_ordered(self, low: str, high: str):
         bounds = getattr(self, low), getattr(self, high)
         ordered = None in bounds or bounds[0] < bounds[1]
-        rule = f"it must be below {self.name(high)}, {bounds[1]!r}"
+        rule = f"it must be below {self.dotted(high)}, {bounds[1]!r}"
         self.need(low, ordered, rule, "Swap them, or widen the range.")
 
     def _default(self, field: str) -> str:

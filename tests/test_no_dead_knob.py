@@ -7,14 +7,17 @@ proof fails here.
 
 import dataclasses
 import functools
+import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax import config, experiment, prepare, prng
+from grpo_jax import config, experiment, prepare, prng, scoring
 from grpo_jax.losses import kl, objective
+from grpo_jax.models import load, lora, settings
 from grpo_jax.records import Rewards
 
 A, V, K = "algorithm.", "algorithm.advantage.", "algorithm.kl."
@@ -26,6 +29,23 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "optimizer.learning_rate": (0.5, {}),
     "training.steps": (3, {}),
     "training.batch_size": (3, {}),
+    "model.name": ("another model", {}),  # its folder: see on_a_model
+    "model.dtype": ("bfloat16", {}),
+    "model.numerics.compute": ("bfloat16", {}),
+    "model.numerics.softmax": ("float64", {}),
+    "model.numerics.norm": ("float64", {}),
+    "model.numerics.logits": ("float64", {}),
+    "model.numerics.remat": ("full", {}),
+    "model.numerics.chunk": (2, {}),
+    "model.tiny.layers": (1, {}),
+    "model.tiny.width": (64, {}),
+    "model.tiny.heads": (2, {}),
+    "model.tiny.kv_heads": (1, {}),
+    "model.tiny.ffw": (64, {}),
+    "model.tiny.max_length": (64, {}),
+    "model.lora.rank": (2, {}),
+    "model.lora.alpha": (2.0, {"model.lora.rank": 2}),
+    "model.lora.targets": ("wo", {"model.lora.rank": 2}),
     A + "group_size": (5, {}),
     A + "mu": (2, {}),
     A + "beta": (0.5, {}),
@@ -160,10 +180,10 @@ def rollout():
     return jax.tree.map(jnp.asarray, arrays)
 
 
-def on_a_rollout(settings):
+def on_a_rollout(chosen):
     """Loss, gradient and next β of the fixed rollout."""
     rewards, scores, logp, entropy = rollout()
-    algorithm = settings.algorithm
+    algorithm = chosen.algorithm
     everyone = jnp.ones(logp.shape[:2], bool)
     batch, _ = prepare.rollout(
         algorithm, rewards, scores, everyone, beta=algorithm.beta
@@ -184,13 +204,44 @@ def on_a_rollout(settings):
     return np.concatenate([[value, after], np.ravel(grad)])
 
 
-def on_a_run(settings):
+def on_a_run(chosen):
     """What two steps of the quickstart's loop give."""
     quickstart = experiment.load("experiments/quickstart.py")
     history = [
-        (right, row["loss_before_entropy"]) for right, row in quickstart.train(settings)
+        (right, row["loss_before_entropy"]) for right, row in quickstart.train(chosen)
     ]
     return np.concatenate([np.append(right, loss) for right, loss in history])
+
+
+@functools.cache
+def another_model():
+    folder = pathlib.Path(tempfile.mkdtemp()) / "model"
+    small = settings.Model(tiny=settings.Tiny(layers=1, width=32, ffw=32))
+    load.save(folder, load.load(small, jax.random.key(1)))
+    return str(folder)
+
+
+def on_a_model(chosen):
+    """Its numbers, its scores of a fixed text, and the size of its gradient's program."""
+    if chosen.name == "another model":
+        chosen = dataclasses.replace(chosen, name=another_model())
+    model = load.load(chosen, jax.random.key(0))
+    spec, params = model.spec, model.params
+    if chosen.lora.rank:
+        adapters = lora.init(params, chosen.lora, jax.random.key(1))
+        adapters = jax.tree.map(lambda x: x + 0.1, adapters)
+        params = lora.join(params, adapters, chosen.lora)
+    ids = jnp.arange(12).reshape(1, 2, 6)
+    texts = scoring.Texts(ids[:, 0], ids[:, 0] >= 0, ids, ids >= 0)
+
+    def total(params):
+        return scoring.log_probs(spec, params, texts, 1.0, chosen.numerics).logp.sum()
+
+    value, grads = jax.value_and_grad(total)(params)
+    program = len(str(jax.make_jaxpr(jax.grad(total))(params)))
+    sizes = sum(x.nbytes for x in jax.tree.leaves(params))
+    pull = [float(jnp.abs(x.astype(float)).sum()) for x in jax.tree.leaves(grads)]
+    return np.array([float(value), sum(pull), program, sizes, spec.max_length])
 
 
 @functools.cache
@@ -201,6 +252,8 @@ def observe(running, items):
         "training.batch_size": 4,
         "optimizer.learning_rate": 0.1,
     }
+    if running == "a model":
+        return on_a_model(build(config.Config, values).model)
     if running:
         return on_a_run(build(config.Config, short | values))
     return on_a_rollout(build(config.Config, values))
@@ -233,6 +286,7 @@ def test_the_same_settings_give_the_same_observation(running, float64):
 def test_changing_the_field_changes_what_is_observed(path, float64):
     value, given = PROOFS[path]
     running = path in BY_RUNNING or not path.startswith("algorithm.")
+    running = "a model" if path.startswith("model.") else running
     before = observe(running, tuple(given.items()))
     after = observe(running, tuple((given | {path: value}).items()))
     assert np.isfinite(before).all() and np.isfinite(after).all()

@@ -13,7 +13,13 @@ PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "losses/statistics"},
-    {"config", "tree", "unified", "losses/value"},
+    {"tree", "unified", "losses/value", "models/spec", "models/settings"}
+    | {"text/vocabulary"},
+    {"config", "sharding", "models/config_json", "models/names", "text/tokenizer"},
+    {"models/transformer"},
+    {"models/sizes", "models/heads", "models/lora", "models/weights"},
+    {"models/memory", "models/hf", "models/gguf", "scoring", "sampling"},
+    {"models/load"},
     {
         "losses/preference",
         "records",
@@ -26,8 +32,8 @@ FLOORS = [
     {"losses/objective", "advantages/tokens"},
     {"advantages/estimate", "experiment"},
     {"advantages/measure", "programs"},
-    {"prepare"},
-    {"bench"},
+    {"prepare", "generate"},
+    {"bench", "model_commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -90,7 +90,7 @@ def _weights(chosen: config.Advantage, rewards: Rewards) -> Float[Array, "1 1 R"
     weights = chosen.reward_weights or (1.0,) * count
     if len(weights) != count:
         raise Refused(
-            f"{chosen.name('reward_weights')} has {len(weights)} values; there are "
+            f"{chosen.dotted('reward_weights')} has {len(weights)} values; there are "
             f"{count} reward functions. Give one weight for each."
         )
     return jnp.stack([jnp.asarray(w, rewards.parts.dtype) for w in weights])[None, None]
@@ -261,6 +261,6 @@ def _check_inputs(settings: config.Algorithm, rewards: Rewards):
             )
     if chosen.group_by != "question" and chosen.group_by not in rewards.columns:
         raise Refused(
-            f"{chosen.name('group_by')} is {chosen.group_by!r}; the data has "
+            f"{chosen.dotted('group_by')} is {chosen.group_by!r}; the data has "
             f"{sorted(rewards.columns)}. Name one of them, or 'question'."
         )

