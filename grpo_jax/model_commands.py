@@ -54,7 +54,8 @@ def sample(words: list[str]) -> int:
 def _question(model: load.Model, text: str, chat: bool, raw: bool) -> list[int]:
     if chat or (not raw and model.tokenizer.has_template):
         text = model.tokenizer.chat([{"role": "user", "content": text}])
-    return model.tokenizer.encode(text)
+        return model.tokenizer.encode(text)
+    return [*model.tokenizer.start_ids, *model.tokenizer.encode(text)]
 
 
 def _stream(model: load.Model, steps, picked: generate.Options):

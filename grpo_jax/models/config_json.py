@@ -81,10 +81,18 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise Refused(f"there is no {path}. A model's folder holds one.")
+    return read_object(path)
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON file that holds one object."""
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        fields = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"{path} is not JSON: {error}. Fetch it again.") from None
+    if not isinstance(fields, dict):
+        raise Refused(f"{path} holds no JSON object. Fetch it again.")
+    return fields
 
 
 def to_spec(fields: Mapping[str, Any]) -> Spec:

@@ -97,7 +97,7 @@ def _split(
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     """The weight files: those of the index, or all there are."""
     if (folder / INDEX).is_file():
-        listed = json.loads((folder / INDEX).read_text())["weight_map"].values()
+        listed = config_json.read_object(folder / INDEX).get("weight_map", {}).values()
         files = [folder / name for name in sorted(set(listed))]
         missing = [file.name for file in files if not file.is_file()]
         if missing:

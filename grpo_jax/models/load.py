@@ -107,7 +107,7 @@ def _in_folder(folder: pathlib.Path) -> Found:
     spec = config_json.to_spec(fields)
     source = hf.source(folder)
     path = folder / "generation_config.json"
-    generation = json.loads(path.read_text()) if path.is_file() else {}
+    generation = config_json.read_object(path) if path.is_file() else {}
     named = _ids(fields.get("eos_token_id")) + _ids(generation.get("eos_token_id"))
     try:
         fast = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -140,7 +140,10 @@ def _in_file(path: pathlib.Path) -> Found:
     ends = [get(f"{name}_token_id") for name in ("eot", "eom")]
     named = [i for i in ends if i is not None]
     source = gguf.source(file, spec)
-    return Found(spec, tokenizer.HuggingFace(fast, named), source, {})
+    text = tokenizer.HuggingFace(fast, named)
+    if get("add_bos_token", get("model") == "llama") and ids["bos_token"] is not None:
+        text.start_ids = (ids["bos_token"],)
+    return Found(spec, text, source, {})
 
 
 def _path(name: str) -> pathlib.Path:

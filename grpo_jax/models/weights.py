@@ -35,6 +35,7 @@ def load(
     """The parameters, each on the devices that its sharding names."""
     table = names.table(spec, source.form)
     check(spec, source)
+    _check_twin(spec, source)
     if shardings is None:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: here, transformer.abstract(spec))
@@ -87,7 +88,8 @@ def check(spec: Spec, source: Source):
     found = {
         n: s for n, s in source.shapes.items() if not names.NO_PARAMETERS.search(n)
     }
-    twin = found.pop(names.HF["unembed"], None) if spec.tied else None
+    if spec.tied:
+        found.pop(names.HF["unembed"], None)
     faults = [f"missing: {name}" for name in expected.keys() - found.keys()]
     faults += [f"not expected: {name}" for name in found.keys() - expected.keys()]
     faults += [
@@ -101,7 +103,11 @@ def check(spec: Spec, source: Source):
             f"{source.where} does not hold this {spec.family} model's tensors:\n  "
             f"{listed}\nIts config.json and its weights do not belong together."
         )
-    if twin is not None:
+
+
+def _check_twin(spec: Spec, source: Source):
+    """A tied model's file may hold its embedding twice, if it is the same."""
+    if spec.tied and names.HF["unembed"] in source.shapes:
         embed, unembed = (source.read(names.HF[n]) for n in ("embed", "unembed"))
         if not np.array_equal(embed, unembed):
             raise Refused(

@@ -1,7 +1,7 @@
 """Text ↔ token ids, behind one small interface: models' own tokenizers, and bytes.
 
 encode(text) → ids        decode(ids) → text        chat(messages) → text
-size, stop_ids, save(folder)
+size, start_ids, stop_ids, save(folder)
 """
 
 import pathlib
@@ -16,6 +16,7 @@ Messages = list[dict[str, str]]  # [{"role": "user", "content": "..."}]
 
 class Tokenizer(Protocol):
     size: int  # ids are below it
+    start_ids: tuple[int, ...]  # what a text without a template begins with
     stop_ids: tuple[int, ...]  # any of them ends a completion
     has_template: bool  # of chats
 
@@ -30,6 +31,7 @@ class Bytes:
 
     END = "<|end|>"
     size = 257
+    start_ids = ()
     stop_ids = (256,)
     has_template = False
 
@@ -60,6 +62,8 @@ class HuggingFace:
         self.tokenizer = tokenizer
         self.size = len(tokenizer)
         self.has_template = tokenizer.chat_template is not None
+        begun = tokenizer.encode("")[:1]  # some put a token before every text
+        self.start_ids = tuple(i for i in begun if i == tokenizer.bos_token_id)
         own = {tokenizer.eos_token_id, self._end_of_turn()} - {None}
         self.stop_ids = tuple(sorted(own | set(named)))
 

@@ -186,3 +186,12 @@ def test_without_shardings_one_device_holds_everything(folder):
     one = SingleDeviceSharding(jax.local_devices()[0])
     assert all(x.sharding == one for x in jax.tree.leaves(params))
     assert jnp.all(params["norm"] == examples.params_of(SPEC)["norm"])
+
+
+def test_a_damaged_index_is_named(folder):
+    (folder / hf.INDEX).write_text("{")
+    with pytest.raises(Refused, match=r"index.json is not JSON"):
+        hf.source(folder)
+    (folder / hf.INDEX).write_text("[]")
+    with pytest.raises(Refused, match=r"index.json holds no JSON object"):
+        hf.source(folder)

@@ -2,7 +2,7 @@
 
 import pytest
 import transformers
-from tokenizers import AddedToken, Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, models, processors
 from tokenizers import pre_tokenizers as pre
 
 from grpo_jax.section import Refused
@@ -52,6 +52,17 @@ def test_all_ends_are_stops_the_templates_as_well():
     chatting = tokenizer.HuggingFace(fast(), named=[5, 256])
     im_end = 258
     assert chatting.stop_ids == (5, 256, im_end) and chatting.has_template
+
+
+def test_a_text_begins_as_the_tokenizer_begins_every_text():
+    assert tokenizer.HuggingFace(fast()).start_ids == ()
+    begun = fast(bos_token="<|im_start|>")
+    mark = ("<|im_start|>", 257)
+    begun.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[mark]
+    )
+    assert tokenizer.HuggingFace(begun).start_ids == (257,)
+    assert tokenizer.HuggingFace(begun).encode("H") == [72]
 
 
 def test_a_chat_is_written_as_the_template_has_it():
