@@ -127,6 +127,26 @@ def test_quantised_weights_are_near_the_originals(kind, tmp_path):
         assert np.abs(a - b).max() < QUANTISED[kind] * np.abs(b).max()
 
 
+@pytest.mark.parametrize("kind", ["Q4_K", "Q5_K", "Q6_K"])
+def test_blocks_of_256_are_read_row_by_row(kind, tmp_path):
+    """Nobody writes these in Python, so the blocks are random bytes."""
+    type_ = gguf.GGMLQuantizationType[kind]
+    block, size = gguf.quants.GGML_QUANT_SIZES[type_]
+    rows = np.random.default_rng(0).integers(0, 60, (3, 2 * size), np.uint8)
+    out = gguf.GGUFWriter(tmp_path / "m.gguf", "qwen3")
+    out.add_tensor("token_embd.weight", rows, raw_dtype=type_)
+    for step in ("header", "kv_data", "tensors"):
+        getattr(out, f"write_{step}_to_file")()
+    out.close()
+    file = ours.File(tmp_path / "m.gguf")
+    got = file.dequantised("token_embd.weight")
+    assert got.shape == file.shape("token_embd.weight") == (3, 2 * block)
+    for row in range(3):  # a row is its own blocks, whatever its neighbours
+        alone = gguf.dequantize(rows[row : row + 1], type_)
+        np.testing.assert_array_equal(got[row], alone[0])
+    assert len(np.unique(got[0])) > 8
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(Refused, match="is no GGUF file"):
         (tmp_path / "a.gguf").write_bytes(b"x" * 1000)
