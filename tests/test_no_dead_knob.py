@@ -237,7 +237,7 @@ def on_a_model(chosen):
     def total(params):
         return scoring.log_probs(spec, params, texts, 1.0, chosen.numerics).logp.sum()
 
-    value, grads = jax.value_and_grad(total)(params)
+    value, grads = jax.jit(jax.value_and_grad(total))(params)
     program = len(str(jax.make_jaxpr(jax.grad(total))(params)))
     sizes = sum(x.nbytes for x in jax.tree.leaves(params))
     pull = [float(jnp.abs(x.astype(float)).sum()) for x in jax.tree.leaves(grads)]
