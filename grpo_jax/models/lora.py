@@ -4,6 +4,7 @@ Adapters are a tree of their own, with the paths of what they adapt: `layers/wq_
 `layers/wq_b` beside `layers/wq`. Only this tree is given to an optimizer.
 """
 
+import math
 import re
 
 import jax
@@ -24,7 +25,7 @@ def init(params: Params, chosen: settings.Lora, key: Key[Array, ""]) -> Params:
         weight = params["layers"][path.removeprefix("layers/")]
         n = names.inputs(path) + 1  # and the layers' axis
         layers, inputs, outputs = weight.shape[:1], weight.shape[1:n], weight.shape[n:]
-        fan_in = weight[0].size // _size(outputs)
+        fan_in = weight[0].size // math.prod(outputs)
         draw = jax.random.normal(
             jax.random.fold_in(key, number), (*layers, *inputs, chosen.rank)
         )
@@ -75,10 +76,3 @@ def _targets(params: Params, chosen: settings.Lora) -> list[str]:
             f"possible on {', '.join(possible)}. Change the expression."
         )
     return chosen_paths
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size

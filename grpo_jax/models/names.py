@@ -4,6 +4,7 @@ Theirs is always a matrix [outputs, inputs] or a vector; ours keeps heads apart 
 inputs first. One rule serves every parameter, so a name is all that a table has to say.
 """
 
+import math
 import re
 
 import numpy as np
@@ -73,9 +74,9 @@ def inputs(path: str) -> int:
 def their_shape(path: str, ours: tuple[int, ...]) -> tuple[int, ...]:
     """Of one layer: [outputs, inputs] of a matrix, the length of a vector."""
     if not is_matrix(path):
-        return ours if path in ("embed", "unembed") else (int(np.prod(ours)),)
+        return ours if path in ("embed", "unembed") else (math.prod(ours),)
     n = inputs(path)
-    return int(np.prod(ours[n:])), int(np.prod(ours[:n]))
+    return math.prod(ours[n:]), math.prod(ours[:n])
 
 
 def to_ours(path: str, value: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:

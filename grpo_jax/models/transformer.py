@@ -13,6 +13,7 @@ same rule serves training, prefill and decoding, whatever the padding.
 The only file that uses Linen. Layers are stacked on axis 0 and scanned.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -220,9 +221,7 @@ def _normal_by_fan_in(inputs: int, depth: int):
     """A layer's outputs are made smaller, so that their sum keeps its size."""
 
     def initial(key, shape):
-        fan_in = 1
-        for n in shape[:inputs]:
-            fan_in *= n
+        fan_in = math.prod(shape[:inputs])
         return jax.random.normal(key, shape) / (fan_in * depth) ** 0.5
 
     return initial

@@ -357,3 +357,30 @@ def test_extremes_and_clips_of_rows_of_one_token():
     np.testing.assert_allclose(got["ratio_max"], 1.4, 1e-5)
     assert got["clip/high_max"] == 1 and got["clip/low_min"] == 0
     np.testing.assert_allclose(got["clip/high"], 1 / 3, 1e-6)
+
+
+def test_a_token_that_the_sampler_did_not_score_counts_as_not_drifted():
+    settings = config.Algorithm(off_policy_limit=0.1)
+    logp = jnp.array([[[-1.0, -2.0]]])
+    for drift, kept in ((0.3, False), (0.15, True)):  # over two tokens: 0.15, 0.075
+        sampler = jnp.array([[[-1.0 + drift, jnp.nan]]])
+        batch = one_row(settings, [-1.0, -2.0], [-1.0, -2.0], sampler_logp=sampler)
+        assert np.any(gradient(settings, logp, batch)) == kept
+
+
+def test_the_lowest_share_of_clipped_tokens_counts_rows_of_one_token():
+    settings = config.Algorithm()
+    batch = one_row(settings, [-1.0], [-1.0])
+    got = objective.policy_loss(settings, jnp.array([[[-1.5]]]), batch, beta=0.0)[1]
+    assert statistics.values(got)["clip/low_min"] == 1
+
+
+def test_vespo_takes_the_weight_of_a_row_of_one_token_as_it_is():
+    settings = config.Algorithm(
+        surrogate="vespo", correction=config.Correction(level="sequence")
+    )
+    weight = jnp.full((1, 1, 1), 0.5)
+    batch = one_row(settings, [-1.0], [-1.0], advantage=1.0, weight=weight)
+    phi = np.exp(3 + 2 * np.log(0.5) - 3 * 0.5)  # e^λ w^k e^(−λw) with k = 2, λ = 3
+    slope = gradient(settings, jnp.array([[[-1.0]]]), batch)
+    np.testing.assert_allclose(slope, -phi, 1e-5)
