@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 refused (a setting, a path, a word on the line).
 """
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -86,6 +87,8 @@ def of_models(name: str) -> Callable[[list[str]], int]:
     """A command that needs the libraries of models, which take seconds to import."""
 
     def command(words: list[str]) -> int:
+        # transformers would advise to install PyTorch, which nothing here needs.
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
         from grpo_jax import model_commands
 
         return getattr(model_commands, name)(words)
