@@ -79,4 +79,5 @@ def nucleus(
     falling = -jnp.sort(-chance)
     before = jnp.cumsum(falling) - falling
     least = jnp.min(falling, where=before < top_p, initial=jnp.inf)
-    return jnp.where(chance >= least, logits, -jnp.inf)
+    # Rounded sums reach 1 too early: a share of 1 is everything.
+    return jnp.where((chance >= least) | (top_p >= 1), logits, -jnp.inf)

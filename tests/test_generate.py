@@ -113,3 +113,8 @@ def test_draws_follow_their_distribution():
 def test_byte_texts_survive(model):
     for text in TEXTS:
         assert model.tokenizer.decode(model.tokenizer.encode(text)) == text
+
+
+def test_a_share_of_one_keeps_every_token_of_a_large_vocabulary():
+    logits = jax.random.normal(jax.random.key(0), (260_000,)) * 3
+    np.testing.assert_array_equal(sampling.nucleus(logits, 1.0), logits)

@@ -71,7 +71,11 @@ def writing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     partial.rename(folder)
 
 

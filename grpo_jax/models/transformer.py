@@ -117,7 +117,9 @@ class _Decoder(nn.Module):
         embed = self.param("embed", nn.initializers.normal(0.02), shape)
         if not spec.tied:
             self.param("unembed", nn.initializers.normal(0.02), shape)
-        x = embed.astype(numerics.compute)[tokens]
+        # Rows first, then their precision: a gradient of thousands of tokens is
+        # summed in the table's own.
+        x = embed[tokens].astype(numerics.compute)
         if spec.scaled_embedding:
             x = x * jnp.asarray(spec.width**0.5, x.dtype)
         own = position, is_token

@@ -193,3 +193,19 @@ def test_parameters_begin_small_and_have_readable_paths():
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, again))
     logits = examples.plain(spec, params, examples.tokens_of(B, G, C))
     assert jnp.abs(logits).max() < 3  # near uniform
+
+
+def test_the_embeddings_gradient_of_a_frequent_token_is_summed_in_its_own_precision():
+    spec = examples.SPECS["llama_linear"]
+    params, half = examples.params_of(spec), Numerics(compute="bfloat16")
+    tokens = jnp.zeros((64, 1, 32), int)
+
+    def loss(embed, numerics):
+        logits = examples.plain(spec, params | {"embed": embed}, tokens, numerics)
+        return jax.nn.log_softmax(logits)[..., 1].sum()
+
+    slope = jax.jit(jax.grad(loss), static_argnums=1)
+    exact, got = slope(params["embed"], Numerics()), slope(params["embed"], half)
+    np.testing.assert_allclose(
+        got[0], exact[0], rtol=0, atol=0.03 * abs(exact[0]).max()
+    )
