@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import jinja2
+
 from grpo_jax.section import Refused
 from grpo_jax.text import vocabulary
 
@@ -79,9 +81,14 @@ class HuggingFace:
             raise Refused(
                 "the model has no chat template: it is not made for chats. Use --raw."
             )
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except jinja2.TemplateError as error:
+            raise Refused(
+                f"the model's chat template fails: {error}. Use --raw."
+            ) from None
 
     def save(self, folder: pathlib.Path):
         self.tokenizer.save_pretrained(folder)
@@ -95,8 +102,13 @@ class HuggingFace:
             {"role": "user", "content": "a question"},
             {"role": "assistant", "content": answer},
         ]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        behind = self.encode(text[text.rindex(answer) + len(answer) :])
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        except jinja2.TemplateError:  # `chat` will say so, to whoever uses it
+            return None
+        if answer not in text:
+            return None
+        behind = self.encode(text.rpartition(answer)[2])
         special = set(self.tokenizer.all_special_ids)
         special |= set(self.tokenizer.added_tokens_decoder)
         return next((i for i in behind if i in special), None)

@@ -75,6 +75,14 @@ def test_a_chat_is_written_as_the_template_has_it():
     assert tokenizer.Bytes().chat([{"role": "user", "content": "Hi"}]) == "Hi\n"
 
 
+def test_a_template_that_fails_or_drops_the_answer_fails_only_where_it_is_used():
+    broken = tokenizer.HuggingFace(fast("{{ raise_exception('no system role') }}"))
+    assert broken.stop_ids == (256,)
+    with pytest.raises(Refused, match="chat template fails: no system role"):
+        broken.chat([{"role": "user", "content": "Hi"}])
+    assert tokenizer.HuggingFace(fast("nothing said")).stop_ids == (256,)
+
+
 # From the metadata of GGUF files --------------------------------------------------------
 def metadata(**values):
     return lambda name, default=None: values.get(name, default)
