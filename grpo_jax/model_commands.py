@@ -11,7 +11,7 @@ from rich.table import Table
 
 from grpo_jax import experiment, generate, prng
 from grpo_jax.models import hf, load, memory, settings, sizes
-from grpo_jax.models.spec import Rope, Spec
+from grpo_jax.models.spec import Spec
 from grpo_jax.section import Refused
 
 # Of a description, what is shown even if it is the default.
@@ -47,7 +47,7 @@ def sample(words: list[str]) -> int:
     question = _question(model, given["text"], given["chat"], given["raw"])
     picked = generate.Options(*(given[name] for name in generate.Options._fields))
     steps = generate.tokens(model, question, picked, numerics)
-    (_stream if picked.n == 1 else _table)(model, steps, picked)
+    (_stream if picked.n == 1 else _table)(model, steps)
     return 0
 
 
@@ -58,7 +58,7 @@ def _question(model: load.Model, text: str, chat: bool, raw: bool) -> list[int]:
     return [*model.tokenizer.start_ids, *model.tokenizer.encode(text)]
 
 
-def _stream(model: load.Model, steps, picked: generate.Options):
+def _stream(model: load.Model, steps):
     """Writes what is certain: bytes of a character that is not whole have to wait."""
     console, ids, shown = Console(highlight=False, markup=False), [], ""
     for token in steps:
@@ -70,7 +70,7 @@ def _stream(model: load.Model, steps, picked: generate.Options):
     console.print(model.tokenizer.decode(ids)[len(shown) :])
 
 
-def _table(model: load.Model, steps, picked: generate.Options):
+def _table(model: load.Model, steps):
     rows = [[int(i) for i in row if i >= 0] for row in zip(*steps, strict=True)]
     table = Table("answer", "tokens", "text")
     for number, ids in enumerate(rows):
@@ -121,7 +121,7 @@ def _described(name: str) -> str:
         f"{name}: {numbers} parameters, {full} GiB in float32, {half} in bfloat16",
         f"  keys and values of one token in bfloat16: {cache} bytes",
     ]
-    plain = experiment.flat(Spec(rope=Rope(), local_rope=None))
+    plain = experiment.flat(Spec())
     for key, value in experiment.flat(spec).items():
         if key in SHAPE or value != plain.get(key):
             lines.append(f"  {key} = {value!r}")

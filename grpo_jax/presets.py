@@ -8,7 +8,7 @@ named behind it.
 from typing import Any
 
 from grpo_jax import config
-from grpo_jax.section import Refused
+from grpo_jax.section import choose
 
 _WHITENED = {
     "advantage.scale_rewards": "none",
@@ -147,11 +147,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def algorithm(name: str, **overrides: Any) -> config.Algorithm:
     """The algorithm a name stands for; overrides are fields of `config.Algorithm`."""
-    if name not in PRESETS:
-        raise Refused(f"preset is {name!r}; it must be one of {', '.join(PRESETS)}.")
     sections: dict[str, dict[str, Any]] = {}
     fields: dict[str, Any] = {}
-    for path, value in PRESETS[name].items():
+    for path, value in choose(PRESETS, "preset", name).items():
         section, _, field = path.rpartition(".")
         (sections.setdefault(section, {}) if section else fields)[field] = value
     kinds = {"advantage": config.Advantage, "kl": config.KL}

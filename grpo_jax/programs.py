@@ -11,8 +11,9 @@ import jax
 import optax
 
 from grpo_jax import sampling, scoring
+from grpo_jax.models import transformer
 
-prefill = jax.jit(sampling.prefill, static_argnames=("spec", "numerics"))
+prefill = jax.jit(transformer.prefill, static_argnames=("spec", "numerics"))
 # The cache is written in place: the one that was given is gone after the call.
 step = jax.jit(
     sampling.step, static_argnames=("spec", "numerics"), donate_argnames="cache"

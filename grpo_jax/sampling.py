@@ -1,31 +1,17 @@
 """Completions, token by token: pure functions over [B, G, ·] that know no tokenizer.
 
-prefill     the questions, once each, except their last token → prefix
-step        one token more of every row → logits, and the cache with that token
-draw        a token of each row, with a key of its own
+`step` takes one token more of every row to its logits, and into the cache; `draw` draws
+a token of each row, with a key of its own. Questions come first, as a prefix:
+`transformer.prefill`.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from grpo_jax.models import transformer
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
-
-
-def prefill(
-    spec: Spec,
-    params: transformer.Params,
-    question: Int[Array, "B P"],
-    is_question: Bool[Array, "B P"],
-    numerics: Numerics = Numerics(),
-) -> transformer.Segment:
-    """Keys and values of all but the last token, which `step` begins with."""
-    position = jnp.cumsum(is_question, -1) - 1
-    shared = (x[:, None, :-1] for x in (question, position, is_question))
-    _, segment = transformer.forward(spec, params, *shared, numerics=numerics)
-    return transformer.as_prefix(segment)
 
 
 def step(

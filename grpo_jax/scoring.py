@@ -67,14 +67,12 @@ def states(
     is_input = jnp.concatenate(
         [jnp.ones_like(last, bool), texts.is_completion[:, :, :-1]], -1
     )
-    position = jnp.cumsum(texts.is_question, -1) - 1
     prefix = None
     if texts.question.shape[-1] > 1:
-        shared = (texts.question, position, texts.is_question)
-        shared = (x[:, None, :-1] for x in shared)
-        _, segment = transformer.forward(spec, params, *shared, numerics=numerics)
-        prefix = transformer.as_prefix(segment)
-    own = position[:, None, -1:] + jnp.arange(inputs.shape[-1])[None, None]
+        questions = texts.question, texts.is_question
+        prefix = transformer.prefill(spec, params, *questions, numerics)
+    last_position = texts.is_question.sum(-1)[:, None, None] - 1
+    own = last_position + jnp.arange(inputs.shape[-1])[None, None]
     own = jnp.broadcast_to(own, inputs.shape)
     hidden, _ = transformer.forward(
         spec, params, inputs, own, is_input, prefix, numerics=numerics

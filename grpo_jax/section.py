@@ -25,7 +25,7 @@ def need_shape(shape: tuple[int, ...], **arrays: Any):
 
 
 def choose(choices: dict[str, Any], name: str, value: str) -> Any:
-    """The function that a word stands for."""
+    """What a word stands for."""
     if value not in choices:
         raise Refused(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
     return choices[value]

@@ -16,7 +16,17 @@ MODULES |= {"o": "self_attn.o_proj", "g": "mlp.gate_proj", "u": "mlp.up_proj"}
 MODULES |= {"d": "mlp.down_proj"}
 GGUF_MODULES = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
 GGUF_MODULES |= {"g": "ffn_gate", "u": "ffn_up", "d": "ffn_down"}
-KINDS = {"w": "weight", "b": "bias"}
+
+
+def _linear(layers: str, modules: dict[str, str]) -> dict[str, str]:
+    """Weights and biases of the linear maps in a layer."""
+    return {
+        f"layers/{kind}{letter}": f"{layers}.{{}}.{module}.{word}"
+        for letter, module in modules.items()
+        for kind, word in {"w": "weight", "b": "bias"}.items()
+    }
+
+
 HF = {
     "embed": "model.embed_tokens.weight",
     "unembed": "lm_head.weight",
@@ -25,11 +35,7 @@ HF = {
     "layers/mlp_norm": "model.layers.{}.post_attention_layernorm.weight",
     "layers/q_norm": "model.layers.{}.self_attn.q_norm.weight",
     "layers/k_norm": "model.layers.{}.self_attn.k_norm.weight",
-    **{
-        f"layers/{kind}{letter}": f"model.layers.{{}}.{module}.{word}"
-        for letter, module in MODULES.items()
-        for kind, word in KINDS.items()
-    },
+    **_linear("model.layers", MODULES),
 }
 # With four norms in a layer, the second name means another norm.
 POST_NORMS = {
@@ -47,11 +53,7 @@ GGUF = {
     "layers/mlp_post_norm": "blk.{}.post_ffw_norm.weight",
     "layers/q_norm": "blk.{}.attn_q_norm.weight",
     "layers/k_norm": "blk.{}.attn_k_norm.weight",
-    **{
-        f"layers/{kind}{letter}": f"blk.{{}}.{module}.{word}"
-        for letter, module in GGUF_MODULES.items()
-        for kind, word in KINDS.items()
-    },
+    **_linear("blk", GGUF_MODULES),
 }
 # Old files carry these beside the parameters; they follow from config.json.
 NO_PARAMETERS = re.compile(r"rotary_emb\.inv_freq$|^rope_freqs\.weight$")

@@ -81,6 +81,20 @@ def _at_least(numerics: Numerics, dtype: str) -> jnp.dtype:
     return jnp.promote_types(dtype, numerics.compute)
 
 
+def prefill(
+    spec: Spec,
+    params: Params,
+    question: Int[Array, "B P"],
+    is_question: Bool[Array, "B P"],
+    numerics: Numerics = Numerics(),
+) -> Segment:
+    """The questions as a prefix, without their last token: rows begin with that."""
+    position = jnp.cumsum(is_question, -1) - 1
+    shared = (x[:, None, :-1] for x in (question, position, is_question))
+    _, segment = forward(spec, params, *shared, numerics=numerics)
+    return as_prefix(segment)
+
+
 def as_prefix(segment: Segment) -> Segment:
     """A segment of one row per question, without its G axis of size 1."""
     key, value = segment.key[:, :, 0], segment.value[:, :, 0]

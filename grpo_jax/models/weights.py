@@ -36,9 +36,10 @@ def load(
     table = names.table(spec, source.form)
     check(spec, source)
     _check_twin(spec, source)
+    shapes = transformer.abstract(spec)
     if shardings is None:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shardings = jax.tree.map(lambda _: here, transformer.abstract(spec))
+        shardings = jax.tree.map(lambda _: here, shapes)
 
     def one(path, shape, sharding):
         def read(layer):
@@ -48,7 +49,6 @@ def load(
         layers = shape.shape[0] if _is_stacked(path) else None
         return _place(shape.shape, jnp.dtype(dtype), sharding, read, layers)
 
-    shapes = transformer.abstract(spec)
     return jax.tree.map(one, tree.paths(shapes), shapes, shardings)
 
 
@@ -64,15 +64,10 @@ def tensors(
     spec: Spec, params: transformer.Params, form: Mapping[str, str]
 ) -> Iterator[Tensor]:
     """The tensors of a file of that form, layer by layer."""
-    table = names.table(spec, form)
-    for path, value in _by_path(params):
-        if not _is_stacked(path):
-            fetch = functools.partial(_fetch, path, value)
-            yield Tensor(table[path], value.nbytes, fetch)
-            continue
-        for i in range(spec.layers):
-            fetch = functools.partial(_fetch, path, value, i)
-            yield Tensor(table[path].format(i), value.nbytes // spec.layers, fetch)
+    for path, value, layer, name in _places(spec, params, form):
+        fetch = functools.partial(_fetch, path, value, layer)
+        share = 1 if layer is None else spec.layers
+        yield Tensor(name, value.nbytes // share, fetch)
 
 
 def _fetch(path: str, value: jax.Array, layer: int | None = None) -> np.ndarray:
@@ -82,8 +77,10 @@ def _fetch(path: str, value: jax.Array, layer: int | None = None) -> np.ndarray:
 def check(spec: Spec, source: Source):
     """Refuses missing, extra and misshapen tensors, all of them in one message."""
     expected = {
-        name: names.their_shape(path, shape)
-        for path, shape, name in _expected(spec, source.form)
+        name: names.their_shape(path, leaf.shape[_is_stacked(path) :])
+        for path, leaf, _, name in _places(
+            spec, transformer.abstract(spec), source.form
+        )
     }
     found = {
         n: s for n, s in source.shapes.items() if not names.NO_PARAMETERS.search(n)
@@ -116,20 +113,15 @@ def _check_twin(spec: Spec, source: Source):
             )
 
 
-def _expected(spec: Spec, form: Mapping[str, str]):
-    """(path, shape of one layer, name) of every tensor."""
+def _places(
+    spec: Spec, params: transformer.Params, form: Mapping[str, str]
+) -> Iterator[tuple[str, Any, int | None, str]]:
+    """(path, parameter, layer or None, name) of every tensor of a file of that form."""
     table = names.table(spec, form)
-    for path, leaf in _by_path(transformer.abstract(spec)):
-        if not _is_stacked(path):
-            yield path, leaf.shape, table[path]
-            continue
-        for i in range(spec.layers):
-            yield path, leaf.shape[1:], table[path].format(i)
-
-
-def _by_path(params: Any) -> Iterator[tuple[str, Any]]:
     paths = jax.tree.leaves(tree.paths(params))
-    return zip(paths, jax.tree.leaves(params), strict=True)
+    for path, leaf in zip(paths, jax.tree.leaves(params), strict=True):
+        for layer in range(spec.layers) if _is_stacked(path) else (None,):
+            yield path, leaf, layer, table[path].format(layer)
 
 
 def _is_stacked(path: str) -> bool:

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 
 from grpo_jax import generate, programs, scoring
 from grpo_jax.models import load, settings
 from grpo_jax.section import Refused
 
 torch = pytest.importorskip("torch", reason="pip install torch==2.13.0 to compare")
-transformers = pytest.importorskip("transformers")
 pytestmark = [
     pytest.mark.parity,
     pytest.mark.slow,

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 
 from grpo_jax.models import config_json, hf, names, transformer, weights
 from grpo_jax.models.settings import Numerics
 from tests.models import examples
 
 torch = pytest.importorskip("torch", reason="pip install torch==2.13.0 to compare")
-transformers = pytest.importorskip("transformers")
 pytestmark = [
     pytest.mark.parity,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
