@@ -131,7 +131,7 @@ def _described(name: str) -> str:
 def _here() -> str:
     """What this machine has."""
     devices = jax.devices()
-    left = memory.available()
+    left = memory.of_device(devices[0]) or memory.of_host()
     free = "unknown" if left is None else f"{left / memory.GIB:.1f} GiB"
     lines = [f"devices: {len(devices)} × {devices[0].device_kind}; free memory: {free}"]
     try:
@@ -145,7 +145,7 @@ def convert(words: list[str]) -> int:
     def options(
         source: Word,  # a folder, a .gguf file, smollm2-135m, tiny, or a hub id
         folder: Annotated[pathlib.Path, tyro.conf.Positional],  # must not exist yet
-        dtype: DType = "bfloat16",  # of the written weights
+        dtype: DType | None = None,  # of the written weights; by default, unrounded
     ):
         return source, folder, dtype
 
@@ -157,11 +157,14 @@ def convert(words: list[str]) -> int:
         )
     hf.refuse_existing(folder)
     key = prng.step_key(prng.root(0), prng.Stream.INIT, 0)
-    chosen = settings.Model(name=name, dtype=dtype)
+    source = load.find(settings.Model(name=name)).source
+    exact = source.exact if source else "float32"
+    chosen = settings.Model(name=name, dtype=dtype or exact)
     model = load.load(chosen, key)
     load.save(folder, model)
     size = sum(x.nbytes for x in jax.tree.leaves(model.params)) / memory.GIB
-    print(f"{name} → {folder}: {size:.2f} GiB of {dtype}")
+    rounded = ", rounded" if (chosen.dtype, exact) == ("bfloat16", "float32") else ""
+    print(f"{name} → {folder}: {size:.2f} GiB of {chosen.dtype}{rounded}")
     return 0
 
 

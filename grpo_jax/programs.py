@@ -6,12 +6,14 @@ their choices. A model's description and its numerics are static.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
 
 from grpo_jax import sampling, scoring
 from grpo_jax.models import transformer
+from grpo_jax.models.spec import Spec
 
 prefill = jax.jit(transformer.prefill, static_argnames=("spec", "numerics"))
 # The cache is written in place: the one that was given is gone after the call.
@@ -19,6 +21,11 @@ step = jax.jit(
     sampling.step, static_argnames=("spec", "numerics"), donate_argnames="cache"
 )
 draw = jax.jit(sampling.draw)
+# A stacked parameter is filled in place, layer after layer.
+put_layer = jax.jit(
+    lambda stacked, value, layer: stacked.at[layer].set(value),
+    donate_argnames="stacked",
+)
 score = jax.jit(scoring.log_probs, static_argnames=("spec", "numerics", "with_entropy"))
 
 
@@ -39,3 +46,13 @@ def update(loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
         return optax.apply_updates(params, updates), state, measured
 
     return jax.jit(step, donate_argnums=(0, 1))
+
+
+def init(spec: Spec, dtype: str, shardings: Any) -> Callable:
+    """A function of a key to random parameters, made where they will be."""
+
+    def create(key):
+        params = transformer.init(spec, key)
+        return jax.tree.map(lambda x: x.astype(dtype), params)
+
+    return jax.jit(create, out_shardings=shardings)

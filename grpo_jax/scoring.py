@@ -96,6 +96,10 @@ def of_states(
     question stay where they are.
     """
     B, G, C = tokens.shape
+    # The gradient is a sum over chunks: in float32, however the parameter is stored.
+    name = spec.unembedding
+    wide = jnp.promote_types(params[name].dtype, jnp.float32)
+    params = params | {name: params[name].astype(wide)}
     width = max(1, min(numerics.chunk // B, G * C))
     count = -(-G * C // width)
 

@@ -10,7 +10,14 @@ import math
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    Sharding,
+    SingleDeviceSharding,
+)
 from jax.sharding import PartitionSpec as P
 
 from grpo_jax import tree
@@ -78,3 +85,16 @@ def _full(path: str, spec: P, ndim: int) -> tuple:
             "Mend sharding.RULES."
         )
     return tuple(spec)
+
+
+def of_layer(stacked: Sharding) -> Sharding:
+    """How one layer of a stacked parameter lies; layers themselves are never cut."""
+    if isinstance(stacked, NamedSharding):
+        return NamedSharding(stacked.mesh, P(*stacked.spec[1:]))
+    return stacked
+
+
+def one_device(params: Any) -> Any:
+    """Everything on the first device of this process."""
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda _: here, params)

@@ -32,6 +32,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "model.name": ("another model", {}),  # its folder: see on_a_model
     "model.dtype": ("bfloat16", {}),
     "model.numerics.compute": ("bfloat16", {}),
+    "model.numerics.products": ("high", {}),
     "model.numerics.softmax": ("float64", {}),
     "model.numerics.norm": ("float64", {}),
     "model.numerics.logits": ("float64", {}),

@@ -123,3 +123,27 @@ def test_a_question_of_one_token_has_no_prefix():
     plain = jax.nn.log_softmax(examples.plain(SPEC, params, row)[0, 0])
     expected = [plain[c, row[0, 0, c + 1]] for c in range(C)]
     np.testing.assert_allclose(logp[0, 0], expected, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_gradient_over_many_chunks_is_not_rounded_at_each(tied, float64):
+    """Parameters stored in bfloat16: hundreds of chunks are summed as few are."""
+    spec = dataclasses.replace(SPEC, tied=tied)
+    params = examples.params_of(spec, "bfloat16")
+    given = scoring.Texts(
+        examples.tokens_of(4, 8),
+        jnp.ones((4, 8), bool),
+        examples.tokens_of(4, 8, 32, seed=1),
+        jnp.ones((4, 8, 32), bool),
+    )
+
+    def gradient(chunk):
+        numerics = Numerics(compute="float32", chunk=chunk)
+
+        def total(params):
+            return SCORE(spec, params, given, 1.0, numerics).logp.sum()
+
+        return jax.grad(total)(params)[spec.unembedding].astype(float)
+
+    many, one = gradient(4), gradient(1024)
+    assert jnp.linalg.norm(many - one) < 2e-3 * jnp.linalg.norm(one)

@@ -1,5 +1,7 @@
 """Rules by path: every model's parameters on every mesh, and the same numbers there."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from grpo_jax import sharding
+from grpo_jax import scoring, sharding
 from grpo_jax.models import lora, settings, sizes, transformer
 from grpo_jax.models.settings import Numerics
 from grpo_jax.section import Refused
@@ -25,22 +27,20 @@ def abstract_mesh(fsdp, model):
 def test_every_known_model_lowers_on_every_mesh(name):
     spec = sizes.SPECS[name]
     params = transformer.abstract(spec, "bfloat16")
-    tokens = jax.ShapeDtypeStruct((64, 1, 128), jnp.int32)
-    mask = jax.ShapeDtypeStruct((64, 1, 128), jnp.bool_)
     half = Numerics(compute="bfloat16", remat="full")
+    shapes = (64, 128), (64, 2, 128)
+    arrays = [jax.ShapeDtypeStruct(s, d) for s in shapes for d in (jnp.int32, bool)]
 
-    def loss(params, tokens, position, is_token):
-        hidden, _ = transformer.forward(
-            spec, params, tokens, position, is_token, numerics=half
-        )
-        return hidden.astype(jnp.float32).sum()
+    def loss(params, question, is_question, completion, is_completion):
+        texts = scoring.Texts(question, is_question, completion, is_completion)
+        return scoring.log_probs(spec, params, texts, 1.0, half).logp.sum()
 
     for fsdp, model in MESHES:
         mesh = abstract_mesh(fsdp, model)
         layout, whole = sharding.of_params(params, mesh)
         rows = NamedSharding(mesh, P("fsdp"))
-        placed = jax.jit(loss, in_shardings=(layout, rows, rows, rows))
-        placed.trace(params, tokens, tokens, mask).lower(lowering_platforms=("tpu",))
+        placed = jax.jit(jax.grad(loss), in_shardings=(layout, *[rows] * 4))
+        placed.trace(params, *arrays).lower(lowering_platforms=("tpu",))
         for path, reason in whole.items():
             # only heads, and Gemma's one row more than the mesh divides
             assert "over model" in reason or path == "embed", (path, reason)
@@ -58,19 +58,45 @@ def test_what_cannot_be_cut_is_named_once_and_kept_whole():
     }
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "qwen2"])
-@pytest.mark.parametrize("shape", [(4, 1, 1), (2, 2, 1), (1, 2, 2), (1, 1, 4)])
-def test_a_sharded_forward_equals_an_unsharded_one(name, shape):
+@functools.partial(jax.jit, static_argnames="spec")
+def scored(spec, params, texts):
+    """The mean log-probability, and its gradient."""
+
+    def mean(params):
+        numerics = Numerics(chunk=16)
+        return scoring.log_probs(spec, params, texts, 1.0, numerics).logp.mean()
+
+    return jax.value_and_grad(mean)(params)
+
+
+@functools.cache
+def unsharded(name):
+    spec = examples.SPECS[name]
+    tokens = examples.tokens_of(4, 5), examples.tokens_of(4, 2, 6, seed=1)
+    texts = scoring.Texts(tokens[0], tokens[0] >= 0, tokens[1], tokens[1] >= 0)
+    return texts, scored(spec, examples.params_of(spec), texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("llama", (4, 1, 1)),
+        ("llama", (2, 2, 1)),
+        ("llama", (1, 2, 2)),
+        ("llama", (1, 1, 4)),
+        ("gemma3", (1, 2, 2)),
+        ("qwen2", (1, 2, 2)),
+    ],
+)
+def test_sharded_scores_and_their_gradients_are_the_same(name, shape):
     spec, params = examples.SPECS[name], examples.params_of(examples.SPECS[name])
-    tokens = examples.tokens_of(4, 2, 6)
-    expected = examples.plain(spec, params, tokens)
+    texts, expected = unsharded(name)
     mesh = sharding.mesh(*shape)
     layout, _ = sharding.of_params(params, mesh)
-    params = jax.device_put(params, layout)
-    tokens = jax.device_put(tokens, NamedSharding(mesh, P(("data", "fsdp"))))
-    np.testing.assert_allclose(
-        examples.plain(spec, params, tokens), expected, 1e-4, 1e-5
-    )
+    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    got = scored(spec, jax.device_put(params, layout), jax.device_put(texts, rows))
+    for a, b in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
+        np.testing.assert_allclose(a, b, 1e-4, 1e-5)
 
 
 def test_every_parameter_has_a_rule_adapters_and_heads_as_well():

@@ -67,6 +67,7 @@ IGNORED = {
 }  # fmt: skip
 # These would; but what they say here is that they do not.
 HARMLESS = {
+    "sliding_window": (None,),  # of Llama, which has none
     "attention_dropout": (0.0, None),
     "is_encoder_decoder": (False,),
     "rope_interleaved": (False, None),
@@ -99,14 +100,8 @@ def to_spec(fields: Mapping[str, Any]) -> Spec:
     """The description that the fields of a config.json give."""
     config = _complete(fields)
     take = config.pop
-    sliding = take("layer_types", None)
-    window = take("sliding_window", None)
     family = take("model_type")
-    if sliding is None:  # Mistral: all layers or none
-        sliding = ["sliding_attention" if window else "full_attention"] * config[
-            "num_hidden_layers"
-        ]
-    is_sliding = tuple(kind == "sliding_attention" for kind in sliding)
+    is_sliding, window = _sliding(config, family)
     biased = take("attention_bias", False)
     activation = take("hidden_act", None) or take("hidden_activation")
     if activation not in ACTIVATIONS:
@@ -135,12 +130,32 @@ def to_spec(fields: Mapping[str, Any]) -> Spec:
         attention_softcap=take("attn_logit_softcapping", None),
         logit_softcap=take("final_logit_softcapping", None),
         rope=rope,
-        local_rope=local_rope if any(is_sliding) else None,
-        window=window if any(is_sliding) else None,
-        is_sliding=is_sliding if any(is_sliding) else (),
+        local_rope=local_rope if is_sliding else None,
+        window=window if is_sliding else None,
+        is_sliding=is_sliding,
     )
     _check_nothing_left(config)
     return spec
+
+
+def _sliding(config: dict[str, Any], family: str) -> tuple[tuple[bool, ...], Any]:
+    """Which layers slide, () if none does, and how much of the past they see."""
+    kinds = config.pop("layer_types", None)
+    known = ["full_attention", "sliding_attention"]
+    if family == "llama":  # has no window: a field that sets one is left, and refused
+        known, window = known[:1], None
+    else:
+        window = config.pop("sliding_window", None)
+    if kinds is None:  # Mistral: all layers or none
+        kinds = [known[bool(window)]] * config["num_hidden_layers"]
+    unknown = set(kinds) - set(known)
+    if unknown:
+        raise Refused(
+            f"config.json says {unknown.pop()!r} among layer_types; implemented for "
+            f"{family} are {', '.join(known)}. Take another model."
+        )
+    is_sliding = tuple(kind == "sliding_attention" for kind in kinds)
+    return (is_sliding if any(is_sliding) else ()), window
 
 
 def from_spec(spec: Spec) -> dict[str, Any]:
@@ -186,7 +201,7 @@ def from_spec(spec: Spec) -> dict[str, Any]:
 def _complete(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Old names brought to new ones, and the family's defaults filled in."""
     family = fields.get("model_type")
-    if family not in CLASSES:
+    if not isinstance(family, str) or family not in CLASSES:
         raise Refused(
             f"config.json says model_type = {family!r}; implemented are "
             f"{', '.join(CLASSES)}. Take a model of one of these families."
@@ -194,6 +209,12 @@ def _complete(fields: Mapping[str, Any]) -> dict[str, Any]:
     missing = [SAME[name] for name in REQUIRED if fields.get(SAME[name]) is None]
     if missing:
         raise Refused(f"config.json lacks {', '.join(missing)}. Fetch it again.")
+    for name in (SAME[name] for name in REQUIRED):
+        if type(fields[name]) is not int or fields[name] <= 0:
+            raise Refused(
+                f"config.json says {name} = {fields[name]!r}; it must be a positive "
+                "whole number. Fetch it again."
+            )
     import transformers  # slow: 5 s, so only where a file is read
     from huggingface_hub.errors import StrictDataclassError
 

@@ -22,6 +22,15 @@ READABLE = (
     "Q6_K",
 )  # fmt: skip
 ROPE_FACTORS = "rope_freqs.weight"
+REQUIRED = {  # as config.json has it → as a GGUF file has it
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "max_position_embeddings": "context_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+}
+UNUSED = {"vocab_size", "rope.scaling.finetuned"}  # change nothing that is computed
 
 
 class File:
@@ -36,6 +45,7 @@ class File:
                 f"{path} is no GGUF file, or not complete ({error}). Fetch it again."
             ) from None
         self.fields = reader.fields
+        self.read = set()  # of the model's metadata, by name without the architecture
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         kinds = {t.name: t.tensor_type.name for t in reader.tensors}
         unreadable = {n: kind for n, kind in kinds.items() if kind not in READABLE}
@@ -54,6 +64,7 @@ class File:
         return self.get("general.architecture", "none")
 
     def of_model(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
         return self.get(f"{self.architecture}.{name}", default)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -74,36 +85,67 @@ def spec(file: File) -> Spec:
             f"{file.path} holds the architecture {file.architecture!r}; known are "
             f"{', '.join(FAMILIES)}. Take a model of one of these families."
         )
-    heads, width = (
-        file.of_model("attention.head_count"),
-        file.of_model("embedding_length"),
-    )
-    fields = {
+    lacking = [name for name in REQUIRED.values() if file.of_model(name) is None]
+    lacking += [name for name in ("token_embd.weight",) if name not in file.tensors]
+    if lacking:
+        raise Refused(f"{file.path} lacks {', '.join(lacking)}. Fetch it again.")
+    fields = {theirs: file.of_model(name) for theirs, name in REQUIRED.items()}
+    heads, width = fields["num_attention_heads"], fields["hidden_size"]
+    head_size = file.of_model("attention.key_length", width // max(heads, 1))
+    fields |= {
         "model_type": family,
         "vocab_size": file.shape("token_embd.weight")[0],
-        "num_hidden_layers": file.of_model("block_count"),
-        "hidden_size": width,
-        "intermediate_size": file.of_model("feed_forward_length"),
-        "num_attention_heads": heads,
         "num_key_value_heads": file.of_model("attention.head_count_kv", heads),
-        "head_dim": file.of_model("attention.key_length", width // heads),
-        "max_position_embeddings": file.of_model("context_length"),
-        "rms_norm_eps": _rounded(file.of_model("attention.layer_norm_rms_epsilon")),
+        "head_dim": head_size,
+        "rms_norm_eps": _rounded(fields["rms_norm_eps"]),
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
-    rope = config_json.rope_fields(_rope(file, fields["head_dim"]))
+    rope = config_json.rope_fields(_rope(file, head_size))
     if family == "llama":
         fields["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
     if family == "gemma3_text":
-        # llama.cpp scales by the head's size, except in the model of 62 layers.
-        is_27b = fields["num_hidden_layers"] == 62
-        fields["query_pre_attn_scalar"] = (
-            width // heads if is_27b else fields["head_dim"]
-        )
-        fields["sliding_window"] = file.of_model("attention.sliding_window")
-        local = config_json.rope_fields(Rope())
-        rope = {"full_attention": rope, "sliding_attention": local}
+        rope = {"full_attention": rope} | _gemma(file, fields)
+    _check_rest(file, head_size)
     return config_json.to_spec(fields | {"rope_parameters": rope})
+
+
+def _gemma(file: File, fields: dict[str, Any]) -> dict[str, Any]:
+    """Adds what only Gemma's files say; the rotation of the sliding layers."""
+    # llama.cpp scales by the head's size, except in the model of 62 layers.
+    width, heads = fields["hidden_size"], fields["num_attention_heads"]
+    is_27b = fields["num_hidden_layers"] == 62
+    fields["query_pre_attn_scalar"] = width // heads if is_27b else fields["head_dim"]
+    fields["sliding_window"] = file.of_model("attention.sliding_window")
+    fields["final_logit_softcapping"] = file.of_model("final_logit_softcapping")
+    fields["attn_logit_softcapping"] = file.of_model("attn_logit_softcapping")
+    local = Rope(theta=float(file.of_model("rope.freq_base_swa", 10_000.0)))
+    return {"sliding_attention": config_json.rope_fields(local)}
+
+
+def _check_rest(file: File, head_size: int):
+    """What was not read must be without effect: nothing is ignored."""
+    harmless = {
+        "rope.dimension_count": (head_size,),
+        "attention.value_length": (head_size,),
+        "attention.causal": (True,),
+        "tensor_data_layout": ("Meta AI original pth",),  # of Llama: as all have it
+        "pooling_type": (0,),
+        "rope.scaling.yarn_ext_factor": (-1.0, 1.0),
+        "expert_count": (0,),
+        "expert_used_count": (0,),
+        "attention.sliding_window_pattern": (6,),  # of Gemma 3, as its config has it
+    }
+    prefix = f"{file.architecture}."
+    for name in file.fields:
+        short = name.removeprefix(prefix)
+        if not name.startswith(prefix) or short in file.read | UNUSED:
+            continue
+        value = file.of_model(short)
+        if value not in harmless.get(short, ()):
+            raise Refused(
+                f"{file.path} says {name} = {value!r}, which is not implemented. "
+                "Nothing that may change a model is ignored: take another model."
+            )
 
 
 def source(file: File, spec: Spec) -> weights.Source:
@@ -118,7 +160,7 @@ def source(file: File, spec: Spec) -> weights.Source:
         return value
 
     shapes = {name: file.shape(name) for name in file.tensors if name != ROPE_FACTORS}
-    return weights.Source(str(file.path), names.GGUF, shapes, read)
+    return weights.Source(str(file.path), names.GGUF, shapes, read, "float32")
 
 
 def _halves(value: np.ndarray, heads: int) -> np.ndarray:
@@ -135,17 +177,19 @@ def _rope(file: File, head_size: int) -> Rope:
     if scaling == "none":
         return Rope(theta=theta)
     factor = float(file.of_model("rope.scaling.factor", 1.0))
+    length = file.of_model("rope.scaling.original_context_length")
     if scaling == "linear":
         return Rope(theta=theta, scaling="linear", factor=factor)
     if scaling == "yarn":
-        length = file.of_model("rope.scaling.original_context_length")
         implied = config_json.attention_factor(factor, None, None)
         return Rope(
             theta=theta,
             scaling="yarn",
             factor=factor,
             original_length=length,
-            attention_factor=implied,
+            attention_factor=implied * file.of_model("rope.scaling.attn_factor", 1.0),
+            beta_fast=file.of_model("rope.scaling.yarn_beta_fast", 32.0),
+            beta_slow=file.of_model("rope.scaling.yarn_beta_slow", 1.0),
         )
     raise Refused(
         f"{file.path} stretches its positions by {scaling!r}; implemented are linear, "

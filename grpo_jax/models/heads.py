@@ -21,7 +21,8 @@ def scalar(head: Params, hidden: Float[Array, "*N D"]) -> Float[Array, "*N"]:
     """The critic's value or the reward model's score at each token, in float32."""
     dtype = jnp.promote_types(hidden.dtype, jnp.float32)
     weight = head["weight"].astype(dtype)
-    return jnp.einsum("...d,d->...", hidden.astype(dtype), weight) + head["bias"]
+    with jax.default_matmul_precision("highest"):
+        return jnp.einsum("...d,d->...", hidden.astype(dtype), weight) + head["bias"]
 
 
 def judgement(
@@ -36,7 +37,7 @@ def judgement(
 
     P(good) is σ of their difference. Only two rows of the vocabulary are computed.
     """
-    name = "embed" if spec.tied else "unembed"
+    name = spec.unembedding
     rows = params | {name: params[name][jnp.array([good, bad])]}
     logits = transformer.unembed(spec, rows, hidden, numerics)
     return logits[..., 0], logits[..., 1]

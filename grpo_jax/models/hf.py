@@ -21,7 +21,7 @@ FILE_BYTES = 5 * 10**9  # at most, of one file
 
 def source(folder: pathlib.Path) -> weights.Source:
     """The tensors of a folder's safetensors files; none has been read yet."""
-    opened, shapes = {}, {}
+    opened, shapes, kinds = {}, {}, set()
     for path in _files(folder):
         file = _open(path)
         for name in file.keys():  # noqa: SIM118  (not a dict)
@@ -37,15 +37,19 @@ def source(folder: pathlib.Path) -> weights.Source:
                     f"{', '.join(READABLE)}. Convert the model to one of them."
                 )
             opened[name], shapes[name] = file, tuple(tensor.get_shape())
+            kinds.add(tensor.get_dtype())
 
     def read(name: str) -> np.ndarray:
         return opened[name].get_tensor(name)
 
-    return weights.Source(str(folder), names.HF, shapes, read)
+    exact = "bfloat16" if kinds == {"BF16"} else "float32"
+    return weights.Source(str(folder), names.HF, shapes, read, exact)
 
 
 def save(folder: pathlib.Path, spec: Spec, params: transformer.Params):
     """config.json and the weights, in their own dtype, as `transformers` opens them."""
+    fields = config_json.from_spec(spec) | {"dtype": str(params["embed"].dtype)}
+    fields["architectures"] = [config_json.ARCHITECTURES[spec.family]]
     files = list(_split(weights.tensors(spec, params, names.HF)))
     places = {}
     for number, tensors in enumerate(files, 1):
@@ -58,9 +62,6 @@ def save(folder: pathlib.Path, spec: Spec, params: transformer.Params):
         size = sum(tensor.bytes for tensors in files for tensor in tensors)
         index = {"metadata": {"total_size": size}, "weight_map": places}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    dtype = str(params["embed"].dtype)
-    fields = config_json.from_spec(spec) | {"dtype": dtype}
-    fields["architectures"] = [config_json.ARCHITECTURES[spec.family]]
     (folder / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
 
 

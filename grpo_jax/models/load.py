@@ -9,10 +9,9 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from grpo_jax import programs, sharding
 from grpo_jax.models import (
     config_json,
     gguf,
@@ -50,14 +49,13 @@ class Found(NamedTuple):
 def load(chosen: settings.Model, key: Key[Array, ""], shardings: Any = None) -> Model:
     """The model, with its parameters where the shardings say; the key is for `tiny`."""
     found = find(chosen)
-    memory.check(found.spec, chosen.dtype)
-    if found.source is not None:
+    if shardings is None:
+        shardings = sharding.one_device(transformer.abstract(found.spec))
+    memory.check(found.spec, chosen.dtype, shardings)
+    if found.source is None:
+        params = programs.init(found.spec, chosen.dtype, shardings)(key)
+    else:
         params = weights.load(found.spec, found.source, chosen.dtype, shardings)
-        return Model(found.spec, params, found.tokenizer, found.generation)
-    params = transformer.init(found.spec, key)
-    params = jax.tree.map(lambda x: x.astype(jnp.dtype(chosen.dtype)), params)
-    if shardings is not None:
-        params = jax.device_put(params, shardings)
     return Model(found.spec, params, found.tokenizer, found.generation)
 
 
@@ -104,6 +102,7 @@ def _in_folder(folder: pathlib.Path) -> Found:
     import transformers
 
     fields = config_json.read(folder)
+    _check_tokenizer(folder)
     spec = config_json.to_spec(fields)
     source = hf.source(folder)
     path = folder / "generation_config.json"
@@ -115,6 +114,14 @@ def _in_folder(folder: pathlib.Path) -> Found:
         reason = " ".join(str(error).split())
         raise Refused(f"{folder} has no usable tokenizer: {reason}") from None
     return Found(spec, tokenizer.HuggingFace(fast, named), source, generation)
+
+
+def _check_tokenizer(folder: pathlib.Path):
+    """Without any of these, some tokenizers of `transformers` open empty."""
+    complete = [["tokenizer.json"], ["tokenizer.model"], ["vocab.json", "merges.txt"]]
+    if not any(all((folder / name).is_file() for name in names) for names in complete):
+        listed = ", or ".join(" and ".join(names) for names in complete)
+        raise Refused(f"{folder} has no tokenizer: it lacks {listed}. Fetch it again.")
 
 
 def _in_file(path: pathlib.Path) -> Found:
@@ -140,10 +147,7 @@ def _in_file(path: pathlib.Path) -> Found:
     ends = [get(f"{name}_token_id") for name in ("eot", "eom")]
     named = [i for i in ends if i is not None]
     source = gguf.source(file, spec)
-    text = tokenizer.HuggingFace(fast, named)
-    if get("add_bos_token", get("model") == "llama") and ids["bos_token"] is not None:
-        text.start_ids = (ids["bos_token"],)
-    return Found(spec, text, source, {})
+    return Found(spec, tokenizer.HuggingFace(fast, named), source, {})
 
 
 def _path(name: str) -> pathlib.Path:

@@ -59,7 +59,8 @@ def _shifted(params: Params, adapters: Params, scale: float) -> Params:
     layers = dict(params["layers"])
     for name in [n.removesuffix("_a") for n in adapters["layers"] if n.endswith("_a")]:
         a, b = (adapters["layers"][f"{name}_{part}"] for part in "ab")
-        change = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(a, b) * scale
+        with jax.default_matmul_precision("highest"):
+            change = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(a, b) * scale
         layers[name] = (layers[name] + change).astype(layers[name].dtype)
     return params | {"layers": layers}
 

@@ -1,11 +1,14 @@
 """Does a model fit? Said in numbers, before anything is read."""
 
+import math
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from grpo_jax.models import sizes
+from grpo_jax import tree
+from grpo_jax.models import sizes, transformer
 from grpo_jax.models.spec import Spec
 from grpo_jax.section import Refused
 
@@ -16,24 +19,58 @@ def parameter_bytes(spec: Spec, dtype: str) -> int:
     return sizes.parameters(spec) * jnp.dtype(dtype).itemsize
 
 
-def available() -> int | None:
-    """Bytes that this process's devices have left, together; None: nobody says."""
-    devices = jax.local_devices()
-    stats = [device.memory_stats() for device in devices]
-    if all(s and "bytes_limit" in s for s in stats):
-        return sum(s["bytes_limit"] - s["bytes_in_use"] for s in stats)
+def of_host() -> int | None:
+    """Bytes that this machine has left; None: it does not say."""
     info = pathlib.Path("/proc/meminfo")
-    if devices[0].platform != "cpu" or not info.is_file():
+    if not info.is_file():
         return None
     lines = dict(line.split(":") for line in info.read_text().splitlines())
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
-def check(spec: Spec, dtype: str):
-    needed, left = parameter_bytes(spec, dtype), available()
-    if left is not None and needed > left:
+def of_device(device: jax.Device) -> int | None:
+    """Bytes that a device has left of its own; None: the host's, or it does not say."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return None
+    return stats["bytes_limit"] - stats["bytes_in_use"]
+
+
+def check(spec: Spec, dtype: str, shardings: Any):
+    """Refuses a model that this process's devices, or the host on the way, cannot hold.
+
+    Each device holds its shards; the host holds one tensor of the file at a time, and
+    all the shards where the devices are the host's own processors.
+    """
+    shapes = transformer.abstract(spec, dtype)
+    shards = jax.tree.map(_shard_bytes, shapes, shardings)
+    on_each = sum(jax.tree.leaves(shards))
+    on_host = max(
+        jax.tree.leaves(jax.tree.map(_tensor_bytes, tree.paths(shapes), shapes))
+    )
+    devices = jax.tree.leaves(shardings)[0].addressable_devices
+    if all(device.platform == "cpu" for device in devices):
+        on_host += on_each * len(devices)
+    else:
+        for device in devices:
+            _need(spec, dtype, on_each, of_device(device), str(device))
+    _need(spec, dtype, on_host, of_host(), "this machine's memory")
+
+
+def _shard_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
+    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _tensor_bytes(path: str, leaf: jax.ShapeDtypeStruct) -> int:
+    """One tensor of a file: a layer of a stacked parameter."""
+    shape = leaf.shape[1:] if path.startswith("layers/") else leaf.shape
+    return math.prod(shape) * leaf.dtype.itemsize
+
+
+def _need(spec: Spec, dtype: str, needed: int, free: int | None, where: str):
+    if free is not None and needed > free:
         raise Refused(
-            f"the model's {sizes.parameters(spec):,} parameters take "
-            f"{needed / GIB:.1f} GiB in {dtype}; {left / GIB:.1f} GiB are free here. "
-            "Take a smaller model or --dtype bfloat16, or more devices."
+            f"the model's {sizes.parameters(spec):,} parameters in {dtype} need "
+            f"{needed / GIB:.1f} GiB of {where}, which has {free / GIB:.1f} GiB free. "
+            "Take a smaller model, --dtype bfloat16, or more devices."
         )

@@ -15,6 +15,8 @@ class Numerics(Section):
 
     path: ClassVar[str] = "model.numerics"
     compute: DType = "float32"  # of matrix products and of what flows between layers
+    # Of float32 products on TPUs and GPUs: exact, three rounded passes, or one.
+    products: Literal["highest", "high", "default"] = "highest"
     softmax: DType = "float32"  # of attention's logits and weights, at least this
     norm: DType = "float32"  # of RMS norms and rotary positions, at least this
     logits: DType = "float32"  # of the vocabulary and its log-softmax, at least this

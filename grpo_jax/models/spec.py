@@ -144,5 +144,10 @@ class Spec(Section):
         self.need_read("local_rope", slides, rule, "a spec.is_sliding with True")
 
     @property
+    def unembedding(self) -> str:
+        """The parameter that turns hidden states into logits."""
+        return "embed" if self.tied else "unembed"
+
+    @property
     def query_scale(self) -> float:
         return self.attention_scale or self.head_size**-0.5

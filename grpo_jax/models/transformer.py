@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
+from grpo_jax.section import Refused
 
 Params = dict[str, Any]
 
@@ -59,8 +60,10 @@ def forward(
     numerics: Numerics = Numerics(),
 ) -> tuple[Float[Array, "B G T D"], Segment]:
     """Hidden states ready for `unembed`, and the tokens' own segment."""
-    decoder = _Decoder(spec, numerics)
-    return decoder.apply({"params": params}, tokens, position, is_token, prefix, cache)
+    _need_float64(numerics)
+    inputs = tokens, position, is_token, prefix, cache
+    with jax.default_matmul_precision(numerics.products):
+        return _Decoder(spec, numerics).apply({"params": params}, *inputs)
 
 
 def unembed(
@@ -70,15 +73,26 @@ def unembed(
     numerics: Numerics = Numerics(),
 ) -> Float[Array, "*N V"]:
     """Logits over the vocabulary."""
-    name = "embed" if spec.tied else "unembed"
-    weight = params[name].astype(hidden.dtype)
+    _need_float64(numerics)
+    weight = params[spec.unembedding].astype(hidden.dtype)
     dtype = _at_least(numerics, numerics.logits)
-    logits = jnp.einsum("...d,vd->...v", hidden, weight, preferred_element_type=dtype)
+    with jax.default_matmul_precision(numerics.products):
+        logits = jnp.einsum(
+            "...d,vd->...v", hidden, weight, preferred_element_type=dtype
+        )
     return _softcap(logits, spec.logit_softcap)
 
 
 def _at_least(numerics: Numerics, dtype: str) -> jnp.dtype:
     return jnp.promote_types(dtype, numerics.compute)
+
+
+def _need_float64(numerics: Numerics):
+    if "float64" in vars(numerics).values() and not jax.config.jax_enable_x64:
+        raise Refused(
+            "model.numerics asks for float64, which JAX computes only if the "
+            "environment has JAX_ENABLE_X64=1. Set it, or take float32."
+        )
 
 
 def prefill(

@@ -1,9 +1,9 @@
 """Tensors of a file → parameters in their sharded layout, and back, one at a time.
 
 Nothing is read before every name and every shape in the file has been compared with
-what the description expects. Then each tensor is read once, copied into the shards that
-this process holds, and sent to its devices before the next parameter is begun: beyond
-the parameters themselves, memory holds one stacked parameter.
+what the description expects. Then each tensor is read once and goes to the devices that
+this process has, into its layer of a stacked parameter: beyond the parameters, memory
+holds one tensor of the file.
 """
 
 import functools
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from grpo_jax import tree
+from grpo_jax import programs, sharding, tree
 from grpo_jax.models import names, transformer
 from grpo_jax.models.spec import Spec
 from grpo_jax.section import Refused
@@ -27,6 +27,7 @@ class Source(NamedTuple):
     form: Mapping[str, str]  # names.HF or names.GGUF
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
+    exact: str  # the narrowest of our dtypes that holds all of them unrounded
 
 
 def load(
@@ -36,20 +37,32 @@ def load(
     table = names.table(spec, source.form)
     check(spec, source)
     _check_twin(spec, source)
-    shapes = transformer.abstract(spec)
-    if shardings is None:
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shardings = jax.tree.map(lambda _: here, shapes)
+    shapes = transformer.abstract(spec, dtype)
 
-    def one(path, shape, sharding):
-        def read(layer):
+    def one(path, whole, target):
+        layers = whole.shape[0] if _is_stacked(path) else None
+        ours = whole.shape[1:] if layers else whole.shape
+
+        def tensor(layer=None):
             value = source.read(table[path].format(layer))
-            return names.to_ours(path, value, shape.shape[_is_stacked(path) :])
+            return names.to_ours(path, value, ours).astype(whole.dtype)
 
-        layers = shape.shape[0] if _is_stacked(path) else None
-        return _place(shape.shape, jnp.dtype(dtype), sharding, read, layers)
+        if layers is None:
+            return _place(tensor(), target)
+        stacked = jnp.zeros(whole.shape, whole.dtype, device=target)
+        inner = sharding.of_layer(target)
+        for layer in range(layers):
+            value = _place(tensor(layer), inner)
+            stacked = programs.put_layer(stacked, value, layer)
+        return stacked
 
+    shardings = sharding.one_device(shapes) if shardings is None else shardings
     return jax.tree.map(one, tree.paths(shapes), shapes, shardings)
+
+
+def _place(value: np.ndarray, target: jax.sharding.Sharding) -> jax.Array:
+    """On the devices of this process, each its own part."""
+    return jax.make_array_from_callback(value.shape, target, lambda at: value[at])
 
 
 class Tensor(NamedTuple):
@@ -126,28 +139,3 @@ def _places(
 
 def _is_stacked(path: str) -> bool:
     return path.startswith("layers/")
-
-
-def _place(shape, dtype, sharding, read, layers) -> jax.Array:
-    """An array from its layers (or at once), filled shard by shard on this host."""
-    wanted = sharding.addressable_devices_indices_map(shape)
-    shards = {_bounds(index, shape): None for index in wanted.values()}
-    for bounds in shards:
-        shards[bounds] = np.empty([stop - start for start, stop in bounds], dtype)
-    for layer in range(layers or 1):
-        value = read(layer)
-        for bounds, shard in shards.items():
-            if layers is None:
-                shard[...] = value[tuple(slice(*b) for b in bounds)]
-            elif bounds[0][0] <= layer < bounds[0][1]:
-                inner = tuple(slice(*b) for b in bounds[1:])
-                shard[layer - bounds[0][0]] = value[inner]
-    arrays = [
-        jax.device_put(shards[_bounds(index, shape)], device)
-        for device, index in wanted.items()
-    ]
-    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
-
-
-def _bounds(index: tuple[slice, ...], shape: tuple[int, ...]):
-    return tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))

@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    processors,
+)
 from tokenizers import pre_tokenizers as pre
 
 from grpo_jax.section import Refused
@@ -49,21 +57,39 @@ def build(get: Callable[[str, Any], Any]) -> Tokenizer:
         if type_ in (CONTROL, USER_DEFINED)
     ]
     tokenizer.add_tokens(marks)
+    begin = get("bos_token_id", None)
+    if get("add_bos_token", _begins(get)) and begin is not None:
+        mark = tokens[begin]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[mark, "$A"], special_tokens=[(mark, begin)]
+        )
     return tokenizer
+
+
+def _begins(get) -> bool:
+    """Whether such models see a mark before every text, where the file is silent."""
+    return get("model", None) == "llama" or get("pre", None) == "llama-bpe"
 
 
 def _byte_pairs(tokens: list[str], get) -> Tokenizer:
     """GPT-2's kind: bytes as printable characters, and a list of merges."""
-    style = get("pre", "gpt-2")
+    style = get("pre", None)
     if style not in PRE_TOKENIZERS:
         raise Refused(
-            f"the file's tokenizer cuts words in the way {style!r}; implemented are "
-            f"{', '.join(PRE_TOKENIZERS)}. Give the model as a folder instead."
+            f"the file says tokenizer.ggml.pre = {style!r} of how words are cut; known "
+            f"are {', '.join(PRE_TOKENIZERS)}. Give the model as a folder instead."
         )
     merges = [tuple(merge.split(" ", 1)) for merge in get("merges", [])]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     whole = style == "llama-bpe"  # a word in the vocabulary is not cut at all
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=whole))
+    try:
+        model = models.BPE(vocabulary, merges, ignore_merges=whole)
+    except Exception as error:  # the library has no narrower one
+        raise Refused(
+            f"the file's tokens and merges do not fit together ({error}). Fetch it "
+            "again."
+        ) from None
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = PRE_TOKENIZERS[style]()
     if style == "qwen2":
         tokenizer.normalizer = normalizers.NFC()

@@ -87,12 +87,20 @@ def test_published_numbers_of_parameters():
         ({"new_kind_of_attention": 3}, "says new_kind_of_attention = 3, which is not"),
         ({"hidden_act": "relu"}, "'relu' for the activation"),
         ({"attention_dropout": 0.1}, "attention_dropout = 0.1, which is not"),
-        ({"num_hidden_layers": "two"}, "is not a llama model's.*num_hidden_layers"),
+        ({"num_hidden_layers": "two"}, "num_hidden_layers = 'two'; it must be a pos"),
+        ({"rms_norm_eps": "small"}, "is not a llama model's.*rms_norm_eps"),
         (
             {"rope_scaling": {"rope_type": "longrope", "factor": 2.0}},
             r"config.json is not a llama|rope.scaling is 'longrope'",
         ),
         ({"quantization_config": {"bits": 4}}, "says quantization_config"),
+        ({"num_attention_heads": 0}, "num_attention_heads = 0; it must be a positive"),
+        ({"model_type": ["llama"]}, r"model_type = \['llama'\]; implemented are"),
+        ({"sliding_window": 64}, "says sliding_window = 64, which is not implemented"),
+        (
+            {"layer_types": ["sliding_attention"] * 16},
+            "'sliding_attention' among layer_types; implemented for llama are full",
+        ),
         ({"num_key_value_heads": 5}, "spec.heads is 32; .*multiple of spec.kv_heads"),
     ],
 )

@@ -33,10 +33,19 @@ def interleaved(value, heads):
     return value[order]
 
 
-def write(path, spec, kind="F32"):
-    """A file as llama.cpp's converter would write it."""
+def add(out, key, value):
+    kinds = {bool: "bool", int: "uint32", float: "float32", str: "string"}
+    getattr(out, f"add_{kinds.get(type(value), 'array')}")(key, value)
+
+
+def write(path, spec, kind="F32", words=None, without=(), **more):
+    """A file as llama.cpp's converter would write it; `more` of the model's metadata."""
     arch = spec.family.removesuffix("_text")
     out = gguf.GGUFWriter(path, arch)
+    for key, value in (words or {}).items():
+        add(out, f"tokenizer.ggml.{key}", value)
+    for key, value in more.items():
+        add(out, f"{arch}.{key}", value)
     numbers = {
         "block_count": spec.layers,
         "embedding_length": spec.width,
@@ -47,6 +56,8 @@ def write(path, spec, kind="F32"):
         "context_length": spec.max_length,
     }
     for key, value in numbers.items():
+        if key in without:
+            continue
         out.add_uint32(f"{arch}.{key}", value)
     out.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", spec.norm_eps)
     out.add_float32(f"{arch}.rope.freq_base", spec.rope.theta)
@@ -171,3 +182,50 @@ def test_files_that_cannot_be_read(tmp_path):
     out.close()
     with pytest.raises(Refused, match=r"1 tensors .*token_embd.weight as Q2_K"):
         ours.File(tmp_path / "e.gguf")
+
+
+@pytest.mark.parametrize(
+    ("key", "harmless", "harmful"),
+    [
+        ("rope.dimension_count", 8, 4),
+        ("attention.value_length", 8, 16),
+        ("expert_count", 0, 4),
+        ("rope.scaling.yarn_ext_factor", 1.0, 0.5),
+        ("attention.scale", None, 0.1),
+        ("logit_scale", None, 0.1),
+        ("attention.sliding_window", None, 64),
+    ],
+)
+def test_metadata_that_would_change_the_model_are_refused(
+    key, harmless, harmful, tmp_path
+):
+    spec = examples.SPECS["qwen3"]
+    if harmless is not None:
+        file = ours.File(write(tmp_path / "a.gguf", spec, **{key: harmless}))
+        assert ours.spec(file) == spec
+    file = ours.File(write(tmp_path / "b.gguf", spec, **{key: harmful}))
+    with pytest.raises(Refused, match=rf"says qwen3.{key} = .*not implemented"):
+        ours.spec(file)
+
+
+def test_metadata_of_yarn_and_gemma_are_read(tmp_path):
+    given = {"rope.scaling.yarn_beta_fast": 16.0, "rope.scaling.yarn_beta_slow": 2.0}
+    given |= {"rope.scaling.attn_factor": 0.5}
+    plain = examples.SPECS["qwen2"]
+    rope = ours.spec(ours.File(write(tmp_path / "a.gguf", plain, **given))).rope
+    assert (rope.beta_fast, rope.beta_slow) == (16.0, 2.0)
+    assert rope.attention_factor == pytest.approx(plain.rope.attention_factor / 2)
+    given = {"final_logit_softcapping": 20.0, "attn_logit_softcapping": 40.0}
+    given |= {"rope.freq_base_swa": 500.0}
+    gemma = ours.spec(ours.File(write(tmp_path / "b.gguf", sayable("gemma3"), **given)))
+    assert (gemma.logit_softcap, gemma.attention_softcap) == (20.0, 40.0)
+    assert gemma.local_rope.theta == 500.0
+
+
+def test_metadata_that_are_lacking_are_listed(tmp_path):
+    lost = ("embedding_length", "attention.head_count")
+    file = ours.File(write(tmp_path / "a.gguf", examples.SPECS["qwen3"], without=lost))
+    with pytest.raises(
+        Refused, match=r"lacks embedding_length, attention.head_count\."
+    ):
+        ours.spec(file)

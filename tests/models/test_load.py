@@ -1,5 +1,6 @@
 """Models by name, and everything that is refused before weights are read."""
 
+import dataclasses
 import importlib.metadata
 import json
 
@@ -7,9 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 
-from grpo_jax.models import gguf, load, memory, settings, sizes
+from grpo_jax import sharding
+from grpo_jax.models import gguf, hf, load, memory, settings, sizes, transformer
 from grpo_jax.section import Refused
+from grpo_jax.text import vocabulary
 from tests.models import examples
 from tests.models.test_gguf import write
 
@@ -67,8 +71,6 @@ def test_every_file_may_name_stops(folder, tmp_path):
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path):
-    import dataclasses
-
     small = dataclasses.replace(SMALL)
     model = load.load(small, KEY)
     spec = dataclasses.replace(model.spec, vocab=200)
@@ -83,12 +85,10 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path):
 
 
 def test_more_than_the_machine_has_is_refused_in_numbers(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: 2**20)
-    with pytest.raises(
-        Refused, match=r"parameters take .* GiB in float32; 0.0 GiB are"
-    ):
+    monkeypatch.setattr(memory, "of_host", lambda: 2**20)
+    with pytest.raises(Refused, match=r"in float32 need 0.0 GiB of this machine's mem"):
         load.load(settings.Model(), KEY)
-    monkeypatch.setattr(memory, "available", lambda: None)
+    monkeypatch.setattr(memory, "of_host", lambda: None)
     load.load(SMALL, KEY)
     assert (
         memory.parameter_bytes(sizes.SPECS["qwen2.5-7b"], "bfloat16")
@@ -96,8 +96,29 @@ def test_more_than_the_machine_has_is_refused_in_numbers(monkeypatch):
     )
 
 
+def test_a_device_holds_its_shards_and_the_host_one_tensor(monkeypatch):
+    """Four devices of a gibibyte each: what counts is one device's part."""
+    spec = sizes.SPECS["qwen2.5-0.5b"]
+    layout, _ = sharding.of_params(transformer.abstract(spec), sharding.mesh(1, 4, 1))
+    device = type("Device", (), {"platform": "gpu"})
+    devices = property(lambda self: {device})
+    monkeypatch.setattr(NamedSharding, "addressable_devices", devices)
+    needed = 4 * sizes.parameters(spec) // 4  # float32 in four parts, norms whole
+    monkeypatch.setattr(memory, "of_device", lambda _: int(1.01 * needed))
+    embedding = 4 * spec.vocab * spec.width
+    monkeypatch.setattr(memory, "of_host", lambda: embedding)
+    memory.check(spec, "float32", layout)
+    monkeypatch.setattr(memory, "of_host", lambda: embedding - 1)
+    with pytest.raises(Refused, match=r"need 0.5 GiB of this machine's memory"):
+        memory.check(spec, "float32", layout)
+    monkeypatch.setattr(memory, "of_device", lambda _: int(0.99 * needed))
+    with pytest.raises(Refused, match=r"need 0.5 GiB of <class"):
+        memory.check(spec, "float32", layout)
+
+
 def test_the_machine_says_how_much_is_free():
-    assert 2**28 < memory.available() < 2**45
+    assert 2**28 < memory.of_host() < 2**45
+    assert memory.of_device(jax.local_devices()[0]) is None  # the host's
 
 
 @pytest.mark.parametrize(
@@ -139,8 +160,19 @@ def test_folders_that_lack_something(folder, tmp_path):
     copy = edit(folder, tmp_path, "config.json")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (copy / file).unlink()
+    with pytest.raises(Refused, match=r"has no tokenizer: it lacks tokenizer.json, or"):
+        load.find(named(copy))
+    (copy / "tokenizer.json").write_text("{}")
     with pytest.raises(Refused, match="has no usable tokenizer"):
         load.find(named(copy))
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma3"])
+def test_no_family_opens_without_a_tokenizer(name, tmp_path):
+    spec = examples.SPECS[name]
+    hf.save(tmp_path, spec, examples.params_of(spec))
+    with pytest.raises(Refused, match="has no tokenizer: it lacks"):
+        load.find(named(tmp_path))
 
 
 def test_a_gguf_file_carries_its_own_vocabulary(tmp_path):
@@ -148,3 +180,40 @@ def test_a_gguf_file_carries_its_own_vocabulary(tmp_path):
     with pytest.raises(Refused, match="carries no vocabulary"):
         load.find(named(path))
     assert gguf.File(path).architecture == "qwen3"
+
+
+def words(kind, **more):
+    """The metadata of a vocabulary, as GGUF files have it."""
+    if kind == "gpt2":
+        base = vocabulary.of_bytes("<|end|>")
+        tokens = [base.id_to_token(i) for i in range(257)] + ["12"]
+        given = {"tokens": tokens, "token_type": [1] * 256 + [3, 1], "merges": ["1 2"]}
+        return {"model": kind, "bos_token_id": 256} | given | more
+    pieces = ["<unk>", "<s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "t", "▁t"]
+    given = {"tokens": pieces, "token_type": [2, 3] + [6] * 256 + [1] * 3}
+    given |= {"scores": [0.0] * 258 + [-10.0] * 2 + [-1.0]}
+    return {"model": kind, "bos_token_id": 1} | given | more
+
+
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [
+        (words("gpt2", pre="llama-bpe"), (256,)),
+        (words("gpt2", pre="llama-bpe", add_bos_token=False), ()),
+        (words("gpt2", pre="qwen2"), ()),
+        (words("gpt2", pre="smollm", add_bos_token=True), (256,)),
+        (words("llama"), (1,)),
+    ],
+)
+def test_a_gguf_files_tokenizer_survives_conversion(given, start, tmp_path):
+    """Ids, and the mark that every text begins with: 12 is one token, or two."""
+    spec = dataclasses.replace(examples.SPECS["qwen3"], vocab=264)
+    path = write(tmp_path / "m.gguf", spec, words=given)
+    model = load.load(named(path), KEY)
+    assert model.tokenizer.start_ids == start
+    load.save(tmp_path / "folder", model)
+    again = load.find(named(tmp_path / "folder")).tokenizer
+    assert again.start_ids == start and again.stop_ids == model.tokenizer.stop_ids
+    for text in ("12 t t", "naïve"):
+        ids = model.tokenizer.encode(text)
+        assert again.encode(text) == ids and again.decode(ids).strip() == text

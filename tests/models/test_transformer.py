@@ -9,6 +9,7 @@ import pytest
 
 from grpo_jax.models import transformer
 from grpo_jax.models.settings import Numerics
+from grpo_jax.section import Refused
 from tests.models import examples
 
 FAMILIES = sorted(examples.SPECS)
@@ -209,3 +210,28 @@ def test_the_embeddings_gradient_of_a_frequent_token_is_summed_in_its_own_precis
     np.testing.assert_allclose(
         got[0], exact[0], rtol=0, atol=0.03 * abs(exact[0]).max()
     )
+
+
+def test_float64_is_refused_where_jax_would_compute_float32():
+    spec = examples.SPECS["qwen3"]
+    tokens = examples.tokens_of(1, 1, 3)
+    for numerics in (examples.DOUBLE, Numerics(norm="float64")):
+        with pytest.raises(Refused, match=r"asks for float64.*JAX_ENABLE_X64=1"):
+            examples.plain(spec, examples.params_of(spec), tokens, numerics)
+
+
+def test_float32_products_are_exact_wherever_they_run():
+    """What accelerators round by default is asked for in full, forward and backward."""
+    spec = examples.SPECS["gemma3"]
+    params, tokens = examples.params_of(spec), examples.tokens_of(1, 2, 3)
+
+    def products(numerics):
+        def total(params):
+            return examples.plain(spec, params, tokens, numerics).sum()
+
+        program = str(jax.make_jaxpr(jax.grad(total))(params))
+        return program.count("dot_general["), program.count("Precision.HIGHEST")
+
+    every, exact = products(Numerics())
+    assert every > 20 and exact == 2 * every  # of both its operands
+    assert products(Numerics(products="default"))[1] == 0

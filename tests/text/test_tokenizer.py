@@ -139,8 +139,11 @@ def test_unknown_tokenizers_are_refused():
         Refused, match="tokenizer is 'bert'; implemented are gpt2, llama"
     ):
         vocabulary.build(metadata(model="bert"))
-    with pytest.raises(Refused, match="cuts words in the way 'dbrx'"):
+    with pytest.raises(Refused, match=r"tokenizer.ggml.pre = 'dbrx' of"):
         vocabulary.build(metadata(model="gpt2", pre="dbrx", tokens=[], token_type=[]))
+    given = {"tokens": ["a"], "token_type": [1], "merges": ["a b"], "pre": "gpt-2"}
+    with pytest.raises(Refused, match=r"do not fit together.*out of vocabulary"):
+        vocabulary.build(metadata(model="gpt2", **given))
 
 
 def test_the_bytes_stand_ins_are_those_of_every_byte_level_tokenizer():
