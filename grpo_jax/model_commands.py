@@ -130,10 +130,12 @@ def _described(name: str) -> str:
 
 def _here() -> str:
     """What this machine has."""
-    devices = jax.devices()
-    left = memory.of_device(devices[0]) or memory.of_host()
+    devices, first = jax.devices(), jax.local_devices()[0]
+    own, host = memory.of_device(first), memory.of_host()
+    left = host if own is None else own
     free = "unknown" if left is None else f"{left / memory.GIB:.1f} GiB"
-    lines = [f"devices: {len(devices)} × {devices[0].device_kind}; free memory: {free}"]
+    free += "" if own is None else " on each"
+    lines = [f"devices: {len(devices)} × {first.device_kind}; free memory: {free}"]
     try:
         lines.append(f"smollm2-135m: {load.smollm2()}")
     except Refused as error:
@@ -157,14 +159,14 @@ def convert(words: list[str]) -> int:
         )
     hf.refuse_existing(folder)
     key = prng.step_key(prng.root(0), prng.Stream.INIT, 0)
-    source = load.find(settings.Model(name=name)).source
-    exact = source.exact if source else "float32"
-    chosen = settings.Model(name=name, dtype=dtype or exact)
-    model = load.load(chosen, key)
+    found = load.find(settings.Model(name=name))
+    exact = found.source.exact if found.source else "float32"
+    dtype = dtype or exact
+    model = load.read(found, dtype, key)
     load.save(folder, model)
     size = sum(x.nbytes for x in jax.tree.leaves(model.params)) / memory.GIB
-    rounded = ", rounded" if (chosen.dtype, exact) == ("bfloat16", "float32") else ""
-    print(f"{name} → {folder}: {size:.2f} GiB of {chosen.dtype}{rounded}")
+    rounded = ", rounded" if (dtype, exact) == ("bfloat16", "float32") else ""
+    print(f"{name} → {folder}: {size:.2f} GiB of {dtype}{rounded}")
     return 0
 
 

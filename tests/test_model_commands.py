@@ -43,6 +43,21 @@ def test_convert_writes_what_transformers_opens(capsys, tmp_path):
     assert transformers.AutoTokenizer.from_pretrained(folder).encode("Hi") == [72, 105]
 
 
+def test_convert_rounds_only_when_told_and_says_so(capsys, tmp_path):
+    half, full = tmp_path / "half", tmp_path / "full"
+    for words, says in (
+        (("tiny", half, "--dtype", "bfloat16"), "GiB of bfloat16, rounded"),
+        (("tiny", full), "GiB of float32\n"),
+        ((half, tmp_path / "again"), "GiB of bfloat16\n"),
+        ((full, tmp_path / "same"), "GiB of float32\n"),
+    ):
+        code, text, _ = run(capsys, "convert", *map(str, words))
+        assert code == 0 and says in text
+    config = json.loads((tmp_path / "again/config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+    assert (config["bos_token_id"], config["eos_token_id"]) == (None, [256])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

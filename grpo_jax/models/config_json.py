@@ -4,6 +4,7 @@ Hugging Face's own config classes bring old files to the new form and fill in wh
 file leaves out; here their fields are read, each one exactly once.
 """
 
+import copy
 import dataclasses
 import json
 import math
@@ -55,19 +56,26 @@ ROPE = {  # the same, within rope_parameters
 }
 # These do not change what the model computes.
 IGNORED = {
-    "_name_or_path", "architectures", "auto_map", "bos_token_id",
+    "architectures", "_attn_implementation_autoset", "auto_map", "bos_token_id",
     "cache_implementation", "chunk_size_feed_forward", "dtype", "eos_token_id",
-    "id2label", "initializer_range", "is_llama_config", "label2id",
-    "max_window_layers", "model_type", "output_attentions", "output_hidden_states",
-    "pad_token_id", "pretraining_tp", "problem_type", "return_dict",
+    "gradient_checkpointing", "id2label", "initializer_range", "is_llama_config",
+    "label2id", "max_sequence_length", "max_window_layers", "model_type",
+    "_name_or_path", "output_attentions", "output_hidden_states", "pad_token_id",
+    "pretraining_tp", "problem_type", "return_dict", "seq_length",
     "sliding_window_pattern", "_sliding_window_pattern", "tokenizer_class",
     "torch_dtype", "transformers.js_config", "transformers_version", "unsloth_fixed",
     "unsloth_version", "use_cache", "use_sliding_window",
-    "_attn_implementation_autoset",
 }  # fmt: skip
 # These would; but what they say here is that they do not.
 HARMLESS = {
     "sliding_window": (None,),  # of Llama, which has none
+    "use_mrope": (False,),  # of Qwen2.5: positions of images
+    "quantization_config": (None,),
+    "is_decoder": (False,),
+    "tie_encoder_decoder": (False,),
+    "torchscript": (False,),
+    "use_bfloat16": (False,),
+    "pruned_heads": ({},),
     "attention_dropout": (0.0, None),
     "is_encoder_decoder": (False,),
     "rope_interleaved": (False, None),
@@ -75,6 +83,10 @@ HARMLESS = {
     "partial_rotary_factor": (1.0, None),
     "use_bidirectional_attention": (False, None),
 }
+
+
+# What libraries raise at a file that says what it must not.
+DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
@@ -219,8 +231,10 @@ def _complete(fields: Mapping[str, Any]) -> dict[str, Any]:
     from huggingface_hub.errors import StrictDataclassError
 
     try:
-        config = getattr(transformers, CLASSES[family]).from_dict(dict(fields))
-    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
+        config = getattr(transformers, CLASSES[family]).from_dict(
+            copy.deepcopy(dict(fields))
+        )
+    except (StrictDataclassError, *DAMAGE) as error:
         text = " ".join(str(error).split())
         raise Refused(f"config.json is not a {family} model's: {text}.") from None
     return config.to_dict()
@@ -238,6 +252,9 @@ def _rope(parameters: Mapping[str, Any], length: int) -> Rope:
     rest.pop("type", None)  # the older name of rope_type, which is there as well
     values = {ours: rest.pop(theirs, None) for ours, theirs in ROPE.items()}
     values = {name: value for name, value in values.items() if value is not None}
+    for name, value in values.items():
+        if name != "scaling" and not isinstance(value, int | float):
+            raise Refused(f"config.json says {ROPE[name]} = {value!r}, not a number.")
     if values["scaling"] == "yarn":
         values.setdefault("factor", length / values["original_length"])
         scales = rest.pop("mscale", None), rest.pop("mscale_all_dim", None)

@@ -30,7 +30,10 @@ REQUIRED = {  # as config.json has it → as a GGUF file has it
     "max_position_embeddings": "context_length",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
-UNUSED = {"vocab_size", "rope.scaling.finetuned"}  # change nothing that is computed
+# These change nothing that is computed: the length in training is read where a
+# stretching needs it.
+UNUSED = {"vocab_size", "rope.scaling.finetuned"}
+UNUSED |= {"rope.scaling.original_context_length"}
 
 
 class File:
@@ -45,6 +48,12 @@ class File:
                 f"{path} is no GGUF file, or not complete ({error}). Fetch it again."
             ) from None
         self.fields = reader.fields
+        parts, number = self.get("split.count", 1), self.get("split.no", 0)
+        if parts > 1:
+            raise Refused(
+                f"{path} is part {number + 1} of {parts}. Merge them first: "
+                "llama-gguf-split --merge FIRST_PART WHOLE."
+            )
         self.read = set()  # of the model's metadata, by name without the architecture
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         kinds = {t.name: t.tensor_type.name for t in reader.tensors}
@@ -90,6 +99,12 @@ def spec(file: File) -> Spec:
     if lacking:
         raise Refused(f"{file.path} lacks {', '.join(lacking)}. Fetch it again.")
     fields = {theirs: file.of_model(name) for theirs, name in REQUIRED.items()}
+    for theirs, name in REQUIRED.items():
+        if not isinstance(fields[theirs], int | float):
+            raise Refused(
+                f"{file.path} says {name} = {fields[theirs]!r}, not one number for all "
+                "layers. Take another model."
+            )
     heads, width = fields["num_attention_heads"], fields["hidden_size"]
     head_size = file.of_model("attention.key_length", width // max(heads, 1))
     fields |= {
@@ -116,10 +131,22 @@ def _gemma(file: File, fields: dict[str, Any]) -> dict[str, Any]:
     is_27b = fields["num_hidden_layers"] == 62
     fields["query_pre_attn_scalar"] = width // heads if is_27b else fields["head_dim"]
     fields["sliding_window"] = file.of_model("attention.sliding_window")
-    fields["final_logit_softcapping"] = file.of_model("final_logit_softcapping")
-    fields["attn_logit_softcapping"] = file.of_model("attn_logit_softcapping")
+    for name in ("final_logit_softcapping", "attn_logit_softcapping"):
+        fields[name] = file.of_model(name) or None  # 0: none
+    _check_pattern(file, fields["num_hidden_layers"])
     local = Rope(theta=float(file.of_model("rope.freq_base_swa", 10_000.0)))
     return {"sliding_attention": config_json.rope_fields(local)}
+
+
+def _check_pattern(file: File, layers: int):
+    """Gemma 3's config class knows one pattern: every sixth layer sees everything."""
+    pattern = file.of_model("attention.sliding_window_pattern", 6)
+    slides = [bool((i + 1) % 6) for i in range(layers)]
+    if pattern not in (6, slides, [int(x) for x in slides]):
+        raise Refused(
+            f"{file.path} says that other layers slide than Gemma 3's do: {pattern!r}. "
+            "Take another model."
+        )
 
 
 def _check_rest(file: File, head_size: int):
@@ -133,7 +160,13 @@ def _check_rest(file: File, head_size: int):
         "rope.scaling.yarn_ext_factor": (-1.0, 1.0),
         "expert_count": (0,),
         "expert_used_count": (0,),
-        "attention.sliding_window_pattern": (6,),  # of Gemma 3, as its config has it
+        "expert_feed_forward_length": (0,),
+        "nextn_predict_layers": (0,),
+        "embedding_scale": (1.0,),
+        "rope.scale_linear": (1.0,),
+        "rope.scaling.factor": (1.0,),
+        "rope.scaling.attn_factor": (1.0,),
+        "rope.scaling.yarn_log_multiplier": (0.0,),
     }
     prefix = f"{file.architecture}."
     for name in file.fields:
@@ -177,7 +210,6 @@ def _rope(file: File, head_size: int) -> Rope:
     if scaling == "none":
         return Rope(theta=theta)
     factor = float(file.of_model("rope.scaling.factor", 1.0))
-    length = file.of_model("rope.scaling.original_context_length")
     if scaling == "linear":
         return Rope(theta=theta, scaling="linear", factor=factor)
     if scaling == "yarn":
@@ -186,7 +218,7 @@ def _rope(file: File, head_size: int) -> Rope:
             theta=theta,
             scaling="yarn",
             factor=factor,
-            original_length=length,
+            original_length=file.of_model("rope.scaling.original_context_length"),
             attention_factor=implied * file.of_model("rope.scaling.attn_factor", 1.0),
             beta_fast=file.of_model("rope.scaling.yarn_beta_fast", 32.0),
             beta_slow=file.of_model("rope.scaling.yarn_beta_slow", 1.0),

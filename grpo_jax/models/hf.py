@@ -4,7 +4,8 @@ import contextlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -46,9 +47,19 @@ def source(folder: pathlib.Path) -> weights.Source:
     return weights.Source(str(folder), names.HF, shapes, read, exact)
 
 
-def save(folder: pathlib.Path, spec: Spec, params: transformer.Params):
-    """config.json and the weights, in their own dtype, as `transformers` opens them."""
+def save(
+    folder: pathlib.Path,
+    spec: Spec,
+    params: transformer.Params,
+    ids: Mapping[str, Any] | None = None,
+):
+    """config.json and the weights, in their own dtype, as `transformers` opens them.
+
+    `ids` are the tokenizer's: without them the classes of `transformers` invent some.
+    """
     fields = config_json.from_spec(spec) | {"dtype": str(params["embed"].dtype)}
+    fields |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    fields |= ids or {}
     fields["architectures"] = [config_json.ARCHITECTURES[spec.family]]
     files = list(_split(weights.tensors(spec, params, names.HF)))
     places = {}
@@ -102,8 +113,12 @@ def _split(
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     """The weight files: those of the index, or all there are."""
     if (folder / INDEX).is_file():
-        listed = config_json.read_object(folder / INDEX).get("weight_map", {}).values()
-        files = [folder / name for name in sorted(set(listed))]
+        places = config_json.read_object(folder / INDEX).get("weight_map")
+        if not isinstance(places, dict) or not all(
+            isinstance(name, str) for name in places.values()
+        ):
+            raise Refused(f"{folder / INDEX} has no map of weights. Fetch it again.")
+        files = [folder / name for name in sorted(set(places.values()))]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise Refused(

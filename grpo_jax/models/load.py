@@ -48,14 +48,18 @@ class Found(NamedTuple):
 
 def load(chosen: settings.Model, key: Key[Array, ""], shardings: Any = None) -> Model:
     """The model, with its parameters where the shardings say; the key is for `tiny`."""
-    found = find(chosen)
+    return read(find(chosen), chosen.dtype, key, shardings)
+
+
+def read(found: Found, dtype: str, key: Key[Array, ""], shardings: Any = None) -> Model:
+    """What was found, with its weights."""
     if shardings is None:
         shardings = sharding.one_device(transformer.abstract(found.spec))
-    memory.check(found.spec, chosen.dtype, shardings)
+    memory.check(found.spec, dtype, shardings)
     if found.source is None:
-        params = programs.init(found.spec, chosen.dtype, shardings)(key)
+        params = programs.init(found.spec, dtype, shardings)(key)
     else:
-        params = weights.load(found.spec, found.source, chosen.dtype, shardings)
+        params = weights.load(found.spec, found.source, dtype, shardings)
     return Model(found.spec, params, found.tokenizer, found.generation)
 
 
@@ -77,12 +81,41 @@ def find(chosen: settings.Model) -> Found:
 
 def save(folder: pathlib.Path, model: Model):
     """A folder that `transformers` opens: weights, tokenizer, and all stop ids."""
+    text = model.tokenizer
+    begin, end = next(iter(text.start_ids), None), list(text.stop_ids)
     with hf.writing(folder) as partial:
-        hf.save(partial, model.spec, model.params)
-        model.tokenizer.save(partial)
-        stops = {"eos_token_id": list(model.tokenizer.stop_ids)}
-        text = json.dumps(model.generation | stops, indent=2)
-        (partial / "generation_config.json").write_text(text + "\n")
+        ids = {"bos_token_id": begin, "eos_token_id": end}
+        hf.save(partial, model.spec, model.params, ids)
+        text.save(partial)
+        written = json.dumps(model.generation | {"eos_token_id": end}, indent=2)
+        (partial / "generation_config.json").write_text(written + "\n")
+        _check_saved(text, tokenizer.HuggingFace(_open(partial), end))
+
+
+PROBE = "If x² = 12, what's 3x-1?\n\n\tNaïve 数学: \u20ac 1,234.50  <s> DONE"
+
+
+def _check_saved(ours: tokenizer.Tokenizer, saved: tokenizer.Tokenizer):
+    """`transformers` rebuilds some families' tokenizers, whatever a folder says."""
+    looks = [
+        (text.size, text.start_ids, text.stop_ids, text.encode(PROBE))
+        for text in (ours, saved)
+    ]
+    if looks[0] != looks[1]:
+        raise Refused(
+            "transformers would open this model's tokenizer as another one: a family "
+            "with a tokenizer that is not the family's own. Nothing was written."
+        )
+
+
+def _open(folder: pathlib.Path) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # libraries behind it raise their own, and bare ones
+        reason = " ".join(str(error).split())
+        raise Refused(f"{folder} has no usable tokenizer: {reason}") from None
 
 
 def tiny(size: settings.Tiny, vocab: int) -> Spec:
@@ -99,29 +132,28 @@ def tiny(size: settings.Tiny, vocab: int) -> Spec:
 
 
 def _in_folder(folder: pathlib.Path) -> Found:
-    import transformers
-
     fields = config_json.read(folder)
     _check_tokenizer(folder)
     spec = config_json.to_spec(fields)
     source = hf.source(folder)
     path = folder / "generation_config.json"
     generation = config_json.read_object(path) if path.is_file() else {}
-    named = _ids(fields.get("eos_token_id")) + _ids(generation.get("eos_token_id"))
-    try:
-        fast = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise Refused(f"{folder} has no usable tokenizer: {reason}") from None
-    return Found(spec, tokenizer.HuggingFace(fast, named), source, generation)
+    ends = (given.get("eos_token_id") for given in (fields, generation))
+    named = [i for end in ends for i in _ids(folder, end)]
+    text = tokenizer.HuggingFace(_open(folder), named)
+    return Found(spec, text, source, generation)
 
 
 def _check_tokenizer(folder: pathlib.Path):
-    """Without any of these, some tokenizers of `transformers` open empty."""
-    complete = [["tokenizer.json"], ["tokenizer.model"], ["vocab.json", "merges.txt"]]
+    """Without these, some tokenizers of `transformers` open empty."""
+    complete = [["tokenizer.json"], ["vocab.json", "merges.txt"]]
     if not any(all((folder / name).is_file() for name in names) for names in complete):
         listed = ", or ".join(" and ".join(names) for names in complete)
-        raise Refused(f"{folder} has no tokenizer: it lacks {listed}. Fetch it again.")
+        raise Refused(
+            f"{folder} has no tokenizer: it lacks {listed}. Fetch it again, or make it "
+            "of a tokenizer.model where sentencepiece is installed: in Python, "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+        )
 
 
 def _in_file(path: pathlib.Path) -> Found:
@@ -197,5 +229,9 @@ def smollm2() -> pathlib.Path:
     )
 
 
-def _ids(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else [value] if isinstance(value, int) else list(value)
+def _ids(folder: pathlib.Path, value: Any) -> list[int]:
+    """An id, several, or none, as these files have it."""
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(type(i) is int for i in ids):
+        raise Refused(f"{folder} names {value!r} as eos_token_id. Fetch it again.")
+    return ids

@@ -13,6 +13,7 @@ from grpo_jax.models.spec import Spec
 from grpo_jax.section import Refused
 
 GIB = 2**30
+CONTAINER = pathlib.Path("/sys/fs/cgroup")
 
 
 def parameter_bytes(spec: Spec, dtype: str) -> int:
@@ -20,12 +21,16 @@ def parameter_bytes(spec: Spec, dtype: str) -> int:
 
 
 def of_host() -> int | None:
-    """Bytes that this machine has left; None: it does not say."""
+    """Bytes that this machine, or its container, has left; None: it does not say."""
     info = pathlib.Path("/proc/meminfo")
     if not info.is_file():
         return None
     lines = dict(line.split(":") for line in info.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = (CONTAINER / f"memory.{name}" for name in ("max", "current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
 
 
 def of_device(device: jax.Device) -> int | None:
@@ -62,9 +67,9 @@ def _shard_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) ->
 
 
 def _tensor_bytes(path: str, leaf: jax.ShapeDtypeStruct) -> int:
-    """One tensor of a file: a layer of a stacked parameter."""
+    """One tensor of a file, a layer of a stacked parameter: as read, and as kept."""
     shape = leaf.shape[1:] if path.startswith("layers/") else leaf.shape
-    return math.prod(shape) * leaf.dtype.itemsize
+    return math.prod(shape) * (4 + leaf.dtype.itemsize)
 
 
 def _need(spec: Spec, dtype: str, needed: int, free: int | None, where: str):
@@ -72,5 +77,6 @@ def _need(spec: Spec, dtype: str, needed: int, free: int | None, where: str):
         raise Refused(
             f"the model's {sizes.parameters(spec):,} parameters in {dtype} need "
             f"{needed / GIB:.1f} GiB of {where}, which has {free / GIB:.1f} GiB free. "
-            "Take a smaller model, --dtype bfloat16, or more devices."
+            f"Take a smaller model{', or bfloat16' * (dtype != 'bfloat16')}, or cut it "
+            "over more devices or machines."
         )

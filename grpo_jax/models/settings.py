@@ -21,7 +21,7 @@ class Numerics(Section):
     norm: DType = "float32"  # of RMS norms and rotary positions, at least this
     logits: DType = "float32"  # of the vocabulary and its log-softmax, at least this
     remat: Literal["none", "dots", "full"] = "none"  # recomputed: all but products, all
-    chunk: int = 512  # tokens whose logits over the vocabulary exist at once
+    chunk: int = 512  # tokens whose logits exist at once; at least one a row
 
     def check(self):
         self.need_positive("chunk")

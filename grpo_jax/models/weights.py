@@ -111,7 +111,7 @@ def check(spec: Spec, source: Source):
         listed = "\n  ".join(sorted(faults))
         raise Refused(
             f"{source.where} does not hold this {spec.family} model's tensors:\n  "
-            f"{listed}\nIts config.json and its weights do not belong together."
+            f"{listed}\nIts description and its weights do not belong together."
         )
 
 

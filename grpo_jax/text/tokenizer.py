@@ -6,7 +6,7 @@ size, start_ids, stop_ids, save(folder)
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jinja2
 
@@ -16,6 +16,7 @@ from grpo_jax.text import vocabulary
 Messages = list[dict[str, str]]  # [{"role": "user", "content": "..."}]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     size: int  # ids are below it
     start_ids: tuple[int, ...]  # what a text without a template begins with

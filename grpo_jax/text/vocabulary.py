@@ -38,6 +38,7 @@ PRE_TOKENIZERS = {
     ),
     "llama-bpe": lambda: _by(LLAMA3),
     "qwen2": lambda: _by(QWEN2),
+    "deepseek-r1-qwen": lambda: _by(QWEN2),  # Qwen2's, by another name
 }
 
 
@@ -49,7 +50,9 @@ def build(get: Callable[[str, Any], Any]) -> Tokenizer:
             f"the file's tokenizer is {kind!r}; implemented are {', '.join(KINDS)}. "
             "Give the model as a folder with a tokenizer.json instead."
         )
-    tokens, types = get("tokens", []), get("token_type", [])
+    tokens = get("tokens", [])
+    types = get("token_type", [NORMAL] * len(tokens))
+    _check(get, tokens, types)
     tokenizer = KINDS[kind](tokens, get)
     marks = [
         AddedToken(token, special=type_ == CONTROL, normalized=False)
@@ -64,6 +67,26 @@ def build(get: Callable[[str, Any], Any]) -> Tokenizer:
             single=[mark, "$A"], special_tokens=[(mark, begin)]
         )
     return tokenizer
+
+
+def _check(get, tokens: list[str], types: list[int]):
+    """What else would be an index error, far from here."""
+    lengths = {"token_type": types, "scores": get("scores", tokens)}
+    if get("model", None) == "llama":
+        lengths["scores"] = get("scores", [])
+    for name, values in lengths.items():
+        if len(values) != len(tokens):
+            raise Refused(
+                f"the file has {len(tokens)} tokens, but {len(values)} of {name}. "
+                "Fetch it again."
+            )
+    for role in ("bos", "eos", "padding", "unknown", "eot", "eom"):
+        i = get(f"{role}_token_id", 0)
+        if not 0 <= i < max(len(tokens), 1):
+            raise Refused(
+                f"the file's {role}_token_id is {i}; it has {len(tokens)} tokens. "
+                "Fetch it again."
+            )
 
 
 def _begins(get) -> bool:
@@ -91,7 +114,7 @@ def _byte_pairs(tokens: list[str], get) -> Tokenizer:
         ) from None
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = PRE_TOKENIZERS[style]()
-    if style == "qwen2":
+    if style in ("qwen2", "deepseek-r1-qwen"):
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

@@ -1,5 +1,6 @@
 """config.json both ways, and what is refused by name."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -61,6 +62,49 @@ def test_an_older_file_says_the_same():
     assert config_json.to_spec(LLAMA32) == sizes.SPECS["llama-3.2-1b"]
 
 
+QWEN25 = {  # as the file of Qwen2.5-1.5B has it
+    "architectures": ["Qwen2ForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151643,
+    "hidden_act": "silu",
+    "hidden_size": 1536,
+    "initializer_range": 0.02,
+    "intermediate_size": 8960,
+    "max_position_embeddings": 131072,
+    "max_window_layers": 28,
+    "model_type": "qwen2",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 131072,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.40.1",
+    "use_cache": True,
+    "use_mrope": False,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+
+
+def test_fields_that_change_nothing_are_no_obstacle():
+    known = dataclasses.replace(sizes.SPECS["qwen2.5-1.5b"], max_length=131_072)
+    assert config_json.to_spec(QWEN25) == known
+    old = {"is_decoder": False, "pruned_heads": {}, "quantization_config": None}
+    assert config_json.to_spec(QWEN25 | old | {"seq_length": 8192}) == known
+    with pytest.raises(Refused, match="says use_mrope = True"):
+        config_json.to_spec(QWEN25 | {"use_mrope": True})
+
+
+def test_the_fields_that_were_given_are_left_as_they_are():
+    before = json.dumps(LLAMA32)
+    config_json.to_spec(LLAMA32)
+    assert json.dumps(LLAMA32) == before
+
+
 def test_published_numbers_of_parameters():
     published = {
         "llama-2-7b": 6_738_415_616,
@@ -92,6 +136,11 @@ def test_published_numbers_of_parameters():
         (
             {"rope_scaling": {"rope_type": "longrope", "factor": 2.0}},
             r"config.json is not a llama|rope.scaling is 'longrope'",
+        ),
+        ({"torch_dtype": "bogus"}, "is not a llama model's"),
+        (
+            {"rope_scaling": LLAMA32["rope_scaling"] | {"factor": "32"}},
+            "is not a llama model's|factor = '32', not a number",
         ),
         ({"quantization_config": {"bits": 4}}, "says quantization_config"),
         ({"num_attention_heads": 0}, "num_attention_heads = 0; it must be a positive"),

@@ -190,6 +190,9 @@ def test_files_that_cannot_be_read(tmp_path):
         ("rope.dimension_count", 8, 4),
         ("attention.value_length", 8, 16),
         ("expert_count", 0, 4),
+        ("rope.scaling.factor", 1.0, 2.0),
+        ("rope.scaling.attn_factor", 1.0, 2.0),
+        ("embedding_scale", 1.0, 2.0),
         ("rope.scaling.yarn_ext_factor", 1.0, 0.5),
         ("attention.scale", None, 0.1),
         ("logit_scale", None, 0.1),
@@ -229,3 +232,33 @@ def test_metadata_that_are_lacking_are_listed(tmp_path):
         Refused, match=r"lacks embedding_length, attention.head_count\."
     ):
         ours.spec(file)
+
+
+def test_a_part_of_a_split_file_is_refused(tmp_path):
+    out = gguf.GGUFWriter(tmp_path / "m-00002-of-00003.gguf", "llama")
+    out.add_uint16("split.no", 1)
+    out.add_uint16("split.count", 3)
+    out.add_tensor("output_norm.weight", np.zeros(4, np.float32))
+    for step in ("header", "kv_data", "tensors"):
+        getattr(out, f"write_{step}_to_file")()
+    out.close()
+    with pytest.raises(Refused, match=r"is part 2 of 3. Merge them first: llama-gguf"):
+        ours.File(tmp_path / "m-00002-of-00003.gguf")
+
+
+def test_gemmas_pattern_of_sliding_layers(tmp_path):
+    spec, key = sayable("gemma3"), "attention.sliding_window_pattern"
+    for name, value in (("a", 6), ("b", [True, True, True])):
+        assert (
+            ours.spec(ours.File(write(tmp_path / name, spec, **{key: value}))) == spec
+        )
+    file = ours.File(write(tmp_path / "c", spec, **{key: [True, False, True]}))
+    with pytest.raises(Refused, match="other layers slide than Gemma 3's"):
+        ours.spec(file)
+
+
+def test_a_number_for_each_layer_is_refused(tmp_path):
+    spec, key = examples.SPECS["qwen3"], "attention.head_count"
+    path = write(tmp_path / "a", spec, without=(key,), **{key: [4, 4, 2]})
+    with pytest.raises(Refused, match=r"head_count = \[4, 4, 2\], not one number"):
+        ours.spec(ours.File(path))

@@ -1,6 +1,7 @@
 """Safetensors folders: what is written is read back, what is wrong is listed."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import safetensors.numpy
 from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from grpo_jax import sharding
+from grpo_jax import programs, sharding
 from grpo_jax.models import hf, transformer, weights
 from grpo_jax.section import Refused
 from tests.models import examples
@@ -85,6 +86,21 @@ def test_weights_come_straight_into_their_shards(folder):
     assert wq.sharding == NamedSharding(mesh, P(None, "fsdp", "model", None))
     assert {shard.data.shape for shard in wq.addressable_shards} == {(3, 16, 2, 8)}
     assert same(params, examples.params_of(SPEC))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 2)])
+def test_a_stacked_parameter_is_filled_in_place(shape):
+    """Each layer goes into the memory that is there: no second copy on any device."""
+    mesh = sharding.mesh(*shape, jax.devices()[: math.prod(shape)])
+    layout = NamedSharding(mesh, P(None, "fsdp", "model"))
+    stacked = jnp.zeros((3, 4, 8), device=layout)
+    layer = jax.device_put(jnp.ones((4, 8)), sharding.of_layer(layout))
+    compiled = programs.put_layer.lower(stacked, layer, 1).compile()
+    part = stacked.nbytes // math.prod(shape)
+    assert compiled.memory_analysis().alias_size_in_bytes == part
+    out = programs.put_layer(stacked, layer, 1)
+    assert stacked.is_deleted() and out.sharding == layout
+    np.testing.assert_array_equal(out[:, 0, 0], [0, 1, 0])
 
 
 def test_a_tensor_is_read_once_whatever_the_mesh(folder):

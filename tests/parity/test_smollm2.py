@@ -35,9 +35,10 @@ QUESTIONS = [
 @pytest.fixture(scope="module")
 def ours():
     try:
-        return load.load(settings.Model(name="smollm2-135m"), jax.random.key(0))
+        load.smollm2()
     except Refused as error:
         pytest.skip(str(error))
+    return load.load(settings.Model(name="smollm2-135m"), jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
