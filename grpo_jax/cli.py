@@ -20,7 +20,8 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
   models [NAME]  the models known by name, and what is on this machine
   convert SOURCE FOLDER [--dtype DTYPE]
                  write a model as a folder that transformers opens
-  bench          time the mathematics on this machine
+  bench [losses | sampling ...]
+                 time the mathematics, or the sampler, on this machine
 
 MODEL is tiny, smollm2-135m, a folder, a .gguf file, or owner/name of the hub.
 """
@@ -76,11 +77,18 @@ def methods(words: list[str]) -> int:
 
 
 def bench(words: list[str]) -> int:
-    from grpo_jax import bench
+    name, *rest = words or ["losses"]
+    if name == "losses":
+        from grpo_jax.bench import losses
 
-    if words:
-        raise Refused(f"bench takes no words yet; {words[0]!r} was given.")
-    return bench.main()
+        if rest:
+            raise Refused(f"bench losses takes no more words; {rest[0]!r} was given.")
+        return losses.main()
+    if name == "sampling":
+        from grpo_jax.bench import sampling
+
+        return sampling.main(rest)
+    raise Refused(f"there is no bench {name!r}; there are losses and sampling.")
 
 
 def of_models(name: str) -> Callable[[list[str]], int]:

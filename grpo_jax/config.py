@@ -9,6 +9,7 @@ import dataclasses
 from typing import ClassVar, Literal, get_args
 
 from grpo_jax.models.settings import Model
+from grpo_jax.sampling.settings import Sampling
 from grpo_jax.section import Section
 
 Estimator = Literal[
@@ -332,20 +333,6 @@ class Algorithm(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling(Section):
-    """How completions are drawn."""
-
-    path: ClassVar[str] = "sampling"
-    temperature: float = 0.7  # log-probabilities in the loss are taken at it too
-
-    def check(self):
-        rule = "a rollout is drawn from softmax(logits/T), so T is positive"
-        self.need(
-            "temperature", self.temperature > 0, rule, self._default("temperature")
-        )
-
-
-@dataclasses.dataclass(frozen=True)
 class Optimizer(Section):
     """How gradients become steps."""
 
@@ -382,3 +369,5 @@ class Config(Section):
     def check(self):
         rule = "it must lie in [0, 2**32)"
         self.need("seed", 0 <= self.seed < 2**32, rule, "Try 0.")
+        rule = "sampling.temperature is 0; training draws from softmax(logits/T)"
+        self.need("sampling", self.sampling.temperature > 0, rule, "Make it positive.")

@@ -1,17 +1,22 @@
 """The commands about models: sample from one, list them, write one elsewhere."""
 
 import pathlib
+import types
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import jax
+import numpy as np
 import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import experiment, generate, prng
+from grpo_jax import experiment, prng, rollout, selftest
 from grpo_jax.models import hf, load, memory, settings, sizes
 from grpo_jax.models.spec import Spec
+from grpo_jax.pool import Question, Sampler
+from grpo_jax.sampling.settings import Sampling
 from grpo_jax.section import Refused
 
 # Of a description, what is shown even if it is the default.
@@ -26,29 +31,103 @@ def sample(words: list[str]) -> int:
         text: Word,  # the question
         n: int = 1,  # answers
         temperature: float = 0.7,  # 0: the likeliest token each time
-        top_p: float = 1.0,  # draw from the likeliest tokens that reach this share
+        top_k: int | None = None,  # draw from the k likeliest tokens
+        top_p: float | None = None,  # from the likeliest that reach this share
+        min_p: float | None = None,  # from those with this share of the likeliest's
         max_new: int = 256,  # tokens of an answer
+        stop: tuple[str, ...] = (),  # texts that end an answer
         seed: int = 0,  # every draw follows from it
         chat: bool = False,  # write the text as the model's chat template has it ...
         raw: bool = False,  # ... or not; by default, if there is a template
         dtype: DType = "float32",  # of parameters and computation
+        self_test: bool = False,  # instead: are draws distributed as they should be?
     ):
-        return locals()
+        return types.SimpleNamespace(**locals())
 
     given = _parse("sample", options, words)
-    if given["chat"] and given["raw"]:
+    if given.chat and given.raw:
         raise Refused("--chat and --raw contradict each other. Give one.")
-    numerics = settings.Numerics(compute=given["dtype"])
-    chosen = settings.Model(
-        name=given["model"], dtype=given["dtype"], numerics=numerics
+    if given.n < 1:
+        raise Refused(f"--n is {given.n}; it must be at least one answer.")
+    chosen = Sampling(
+        temperature=given.temperature,
+        top_k=given.top_k,
+        top_p=given.top_p,
+        min_p=given.min_p,
+        max_new=given.max_new,
+        stop_strings=given.stop,
+        segment=8,  # a glance at the text every few tokens
+        cache=given.dtype,
     )
-    key = prng.step_key(prng.root(given["seed"]), prng.Stream.INIT, 0)
-    model = load.load(chosen, key)
-    question = _question(model, given["text"], given["chat"], given["raw"])
-    picked = generate.Options(*(given[name] for name in generate.Options._fields))
-    steps = generate.tokens(model, question, picked, numerics)
-    (_stream if picked.n == 1 else _table)(model, steps)
+    numerics = settings.Numerics(compute=given.dtype)
+    wanted = settings.Model(name=given.model, dtype=given.dtype, numerics=numerics)
+    root = prng.root(given.seed)
+    model = load.load(wanted, prng.step_key(root, prng.Stream.INIT, 0))
+    question = _question(model, given.text, given.chat, given.raw)
+    if given.self_test:
+        return _self_test(model, question, numerics)
+    text = model.tokenizer
+    sampler = Sampler(model.spec, chosen, given.n, text.stop_ids, text.size, numerics)
+    key = prng.step_key(root, prng.Stream.SAMPLE, 0)
+    _show(model, sampler, [Question(0, question)], key)
     return 0
+
+
+def _show(model: load.Model, sampler: Sampler, questions: list[Question], key):
+    """One answer as it comes, several in a table."""
+    decode, strings = model.tokenizer.decode, sampler.settings.stop_strings
+    stop = rollout.stop_strings(strings, decode) if strings else lambda *row: None
+    stream = _Stream(decode) if sampler.group_size == 1 else None
+
+    def watch(number, sample, tokens):
+        keep = stop(number, sample, tokens)
+        if stream:
+            stream.show(tokens[:keep])
+        return keep
+
+    (answers,) = rollout.answers(sampler, model.params, questions, key, watch)
+    if stream:
+        stream.end()
+        return
+    table = Table("answer", "tokens", "text")
+    for number, n in enumerate(answers.length):
+        text = decode(answers.tokens[number, :n].tolist())
+        table.add_row(str(number), str(n), text)
+    Console(highlight=False, markup=False).print(table)
+
+
+class _Stream:
+    """Writes what is certain: bytes of a character that is not whole have to wait."""
+
+    def __init__(self, decode: Callable[[list[int]], str]):
+        self.decode, self.text, self.written = decode, "", 0
+
+    def show(self, tokens: np.ndarray):
+        self.text = self.decode(tokens.tolist())
+        if not self.text.endswith("\N{REPLACEMENT CHARACTER}"):
+            self._write("")
+
+    def end(self):
+        self._write("\n")
+
+    def _write(self, end: str):
+        print(self.text[self.written :], end=end, flush=True)
+        self.written = len(self.text)
+
+
+def _self_test(model: load.Model, question: list[int], numerics) -> int:
+    """0: draws are as they should be; 1: they are not."""
+    wrong = 0
+    for verdict in selftest.run(model, question, numerics):
+        wrong += not verdict.is_right
+        wrongly = "WRONG" if verdict.bins > 1 else "CANNOT TELL"
+        word = "as it should be" if verdict.is_right else wrongly
+        print(
+            f"{verdict.name:24} {verdict.draws:9,} draws in {verdict.bins:2} bins, "
+            f"p = {verdict.p:.2g}: {word}",
+            flush=True,
+        )
+    return min(wrong, 1)
 
 
 def _question(model: load.Model, text: str, chat: bool, raw: bool) -> list[int]:
@@ -56,27 +135,6 @@ def _question(model: load.Model, text: str, chat: bool, raw: bool) -> list[int]:
         text = model.tokenizer.chat([{"role": "user", "content": text}])
         return model.tokenizer.encode(text)
     return [*model.tokenizer.start_ids, *model.tokenizer.encode(text)]
-
-
-def _stream(model: load.Model, steps):
-    """Writes what is certain: bytes of a character that is not whole have to wait."""
-    console, ids, shown = Console(highlight=False, markup=False), [], ""
-    for token in steps:
-        ids.append(int(token[0]))
-        text = model.tokenizer.decode(ids)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            console.print(text[len(shown) :], end="", soft_wrap=True)
-            shown = text
-    console.print(model.tokenizer.decode(ids)[len(shown) :])
-
-
-def _table(model: load.Model, steps):
-    rows = [[int(i) for i in row if i >= 0] for row in zip(*steps, strict=True)]
-    table = Table("answer", "tokens", "text")
-    for number, ids in enumerate(rows):
-        text = model.tokenizer.decode(ids)
-        table.add_row(str(number), str(len(ids)), text)
-    Console(highlight=False, markup=False).print(table)
 
 
 def models(words: list[str]) -> int:

@@ -33,14 +33,32 @@ def step_key(
     return jax.random.fold_in(jax.random.fold_in(root, stream), step)
 
 
+def row_keys(
+    key: Key[Array, ""], question: Int[Array, "B"], sample: Int[Array, "B G"]
+) -> Key[Array, "B G"]:
+    """One key per row: the step's key, the question's running number, the sample."""
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    return jax.vmap(fold)(fold(key, question), sample)
+
+
 def sample_keys(
     key: Key[Array, ""], question: Int[Array, "B"], group_size: int
 ) -> Key[Array, "B G"]:
-    """One key per row: the step's key, the question's running number, the sample."""
-    fold = jax.random.fold_in
-    by_sample = jax.vmap(fold, (None, 0))
-    samples = jax.numpy.arange(group_size)
-    return jax.vmap(lambda i: by_sample(fold(key, i), samples))(question)
+    """The keys of whole groups."""
+    sample = jax.numpy.arange(group_size)[None]
+    shape = len(question), group_size
+    return row_keys(key, question, jax.numpy.broadcast_to(sample, shape))
+
+
+def uniforms_at(
+    key: Key[Array, "B G"], position: Int[Array, "B G"]
+) -> Float[Array, "B G 2"]:
+    """Two numbers in [0, 1) for the token at that position of each row."""
+
+    def one(key, position):
+        return jax.random.uniform(jax.random.fold_in(key, position), (2,))
+
+    return jax.vmap(jax.vmap(one))(key, position)
 
 
 def token_uniforms(key: Key[Array, "B G"], length: int) -> Float[Array, "B G C"]:

@@ -5,33 +5,99 @@ Static arguments and donation stand here, side by side. Settings are pytrees (se
 their choices. A model's description and its numerics are static.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from grpo_jax import sampling, scoring
+from grpo_jax import scoring, sharding
 from grpo_jax.models import transformer
+from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
+from grpo_jax.sampling import decode as _decode
+from grpo_jax.sampling import draw as _draw
 
-prefill = jax.jit(transformer.prefill, static_argnames=("spec", "numerics"))
-# The cache is written in place: the one that was given is gone after the call.
-step = jax.jit(
-    sampling.step, static_argnames=("spec", "numerics"), donate_argnames="cache"
-)
-draw = jax.jit(sampling.draw)
 # A stacked parameter is filled in place, layer after layer.
 put_layer = jax.jit(
     lambda stacked, value, layer: stacked.at[layer].set(value),
     donate_argnames="stacked",
 )
+draws = jax.jit(_draw.repeatedly, static_argnames="count")
+next_logits = jax.jit(scoring.next_logits, static_argnames=("spec", "numerics"))
 score = jax.jit(scoring.log_probs, static_argnames=("spec", "numerics", "with_entropy"))
 
 
-def forward(function: Callable) -> Callable:
-    """A function of parameters that leaves them where they are: sampling, scoring."""
-    return jax.jit(function)
+class Decoding(NamedTuple):
+    """What a rollout runs, for one model on one mesh."""
+
+    prefill: Callable  # questions → their keys and values
+    enter: Callable  # ... into their slots
+    segment: Callable  # some tokens more of every row
+    relay: Callable  # rows to other places of their lanes
+    grow: Callable
+    empty: Callable
+    rows: Any  # where the host's arrays of rows go
+    everywhere: Any
+
+
+@functools.cache
+def decoding(spec: Spec, numerics: Numerics, mesh: Mesh | None) -> Decoding:
+    """Stores and prefixes are written in place: those that were given are gone."""
+    kv = new = rows = everywhere = None
+    if mesh is not None:
+        rows, everywhere = sharding.of_rows(mesh), NamedSharding(mesh, P())
+        kv = sharding.of_cache(spec, mesh, axes_between=2)
+        new = sharding.of_cache(spec, mesh, axes_between=1)
+    segment = functools.partial(_decode.segment, spec, numerics)
+    prefill = functools.partial(transformer.prefill, spec, numerics=numerics)
+    return Decoding(
+        prefill=_placed(prefill, transformer.Segment(new, new, rows, rows)),
+        enter=_placed(
+            _decode.enter,
+            _decode.Prefixes(kv, kv, rows, rows),
+            donate_argnames="prefixes",
+        ),
+        segment=_placed(
+            segment,
+            (_decode.Store(kv, kv), everywhere),
+            static_argnames=("steps", "in_slots"),
+            donate_argnames="store",
+        ),
+        relay=_placed(_decode.relay, kv, donate_argnames="store"),
+        grow=_placed(_decode.grow, kv, static_argnames="columns"),
+        empty=_placed(
+            functools.partial(_decode.empty, spec),
+            kv,
+            static_argnames=("lanes", "rows", "columns", "dtype"),
+        ),
+        rows=rows,
+        everywhere=everywhere,
+    )
+
+
+def _placed(function: Callable, where: Any, **options: Any) -> Callable:
+    """Compiled, with what it returns where it belongs; None: one device has all."""
+    if jax.tree.leaves(where):
+        options["out_shardings"] = where
+    return jax.jit(function, **options)
+
+
+def publish(dtype: str, layout: Any) -> Callable:
+    """Parameters to be trained → a copy to sample with, in its precision and place."""
+
+    def copy(params):
+        return jax.tree.map(lambda x: x.astype(dtype), params)
+
+    return _placed(copy, layout)
+
+
+def forward(function: Callable, static_argnames: tuple[str, ...] = ()) -> Callable:
+    """A function of parameters that leaves them where they are."""
+    return jax.jit(function, static_argnames=static_argnames)
 
 
 def update(loss: Callable, optimizer: optax.GradientTransformation) -> Callable:

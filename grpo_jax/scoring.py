@@ -127,3 +127,17 @@ def of_states(
     scores = jax.lax.map(score, (in_chunks(hidden), in_chunks(tokens)))
     scores = jax.tree.map(lambda x: together(x).reshape(B, G, C), scores)
     return Scores(*scores)
+
+
+def next_logits(
+    spec: Spec,
+    params: transformer.Params,
+    tokens: Int[Array, "B G T"],
+    numerics: Numerics = Numerics(),
+) -> Float[Array, "B G V"]:
+    """Logits of what follows whole rows, computed at once, without a cache."""
+    position = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
+    hidden, _ = transformer.forward(
+        spec, params, tokens, position, tokens >= 0, numerics=numerics
+    )
+    return transformer.unembed(spec, params, hidden[:, :, -1], numerics)

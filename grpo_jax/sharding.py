@@ -21,9 +21,11 @@ from jax.sharding import (
 from jax.sharding import PartitionSpec as P
 
 from grpo_jax import tree
+from grpo_jax.models.spec import Spec
 from grpo_jax.section import Refused
 
 AXES = ("data", "fsdp", "model")
+ROWS = ("data", "fsdp")  # the axes that rows are cut over
 RULES = [
     (r"^(un)?embed$", P("model", "fsdp")),
     (r"^layers/w[qkv]$", P(None, "fsdp", "model", None)),
@@ -98,3 +100,32 @@ def one_device(params: Any) -> Any:
     """Everything on the first device of this process."""
     here = SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda _: here, params)
+
+
+def lanes(on: Mesh | None) -> int:
+    """How many parts rows are cut into."""
+    return 1 if on is None else math.prod(on.shape[axis] for axis in ROWS)
+
+
+def of_rows(on: Mesh) -> NamedSharding:
+    """Rows, the first axis, in lanes."""
+    return NamedSharding(on, P(ROWS))
+
+
+def of_cache(spec: Spec, on: Mesh, axes_between: int) -> NamedSharding:
+    """Keys and values [L, rows, ..., K, H]: rows in lanes, heads where they divide."""
+    divides = spec.kv_heads % on.shape["model"] == 0
+    heads = "model" if divides else None
+    return NamedSharding(on, P(None, ROWS, *(None,) * axes_between, heads, None))
+
+
+def for_decoding(params: Any, on: Mesh) -> Any:
+    """Parameters cut over heads and inner width alone: none is gathered for a token."""
+    layout, _ = of_params(params, on)
+
+    def without_fsdp(x):
+        return NamedSharding(
+            on, P(*(None if axis == "fsdp" else axis for axis in x.spec))
+        )
+
+    return jax.tree.map(without_fsdp, layout)

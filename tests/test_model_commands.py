@@ -5,7 +5,8 @@ import json
 import pytest
 import transformers
 
-from grpo_jax import cli
+from grpo_jax import cli, selftest
+from grpo_jax.sampling import draw
 
 
 def run(capsys, *words):
@@ -22,6 +23,25 @@ def test_sample_streams_one_answer_and_tabulates_more(capsys):
     words = ["sample", "tiny", "2 + 3 =", "--max-new", "4", "--n", "2"]
     code, text, _ = run(capsys, *words)
     assert code == 0 and "answer" in text and "│ 1 " in text
+
+
+def test_an_answer_ends_with_a_stop(capsys):
+    words = ["sample", "tiny", "2 + 3 =", "--max-new", "40", "--temperature", "2"]
+    whole = run(capsys, *words)[1].rstrip("\n")
+    letter = whole[len(whole) // 2]
+    cut = run(capsys, *words, "--stop", letter)[1].rstrip("\n")
+    assert cut == whole[: whole.index(letter) + 1]
+
+
+def test_a_sampler_tests_itself(capsys, monkeypatch):
+    monkeypatch.setattr(selftest, "DRAWS", 20_000)
+    words = ["sample", "tiny", "2 + 3 =", "--self-test"]
+    code, text, _ = run(capsys, *words)
+    assert code == 0 and text.count("as it should be") == len(selftest.RULES) + 1
+    greedy = draw.Rule(0.01)
+    monkeypatch.setattr(draw, "rule", lambda settings: greedy)
+    code, text, _ = run(capsys, *words)
+    assert code == 1 and "a rollout's first token" in text.split("WRONG")[0]
 
 
 def test_models_lists_what_is_known_and_what_is_here(capsys):
@@ -64,7 +84,18 @@ def test_convert_rounds_only_when_told_and_says_so(capsys, tmp_path):
         (("sample", "nowhere", "Hi"), "there is no model nowhere"),
         (("sample", "tiny", "Hi", "--chat", "--raw"), "--chat and --raw contradict"),
         (("sample", "tiny", "Hi", "--chat"), None),
-        (("sample", "tiny", ""), "the question is empty"),
+        (("sample", "tiny", ""), "question 0 is empty"),
+        (("sample", "tiny", "Hi", "--n", "0"), "--n is 0; it must be at least one"),
+        (
+            ("sample", "tiny", "Hi", "--temperature", "-1"),
+            "temperature is -1.0; a temp",
+        ),
+        (("sample", "tiny", "Hi", "--top-p", "0"), "sampling.top_p is 0.0; it is a"),
+        (("sample", "tiny", "Hi", "--max-new", "0"), "sampling.max_new is 0"),
+        (
+            ("sample", "tiny", "Hi", "--max-new", "1023"),
+            "2 tokens; with sampling.max_new",
+        ),
         (("convert", "tiny", "x.gguf"), "GGUF files are read, not written"),
         (("convert", "nowhere", "x"), "there is no model nowhere"),
         (("models", "nowhere"), "there is no model nowhere"),

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax import config, experiment, prepare, prng, scoring
+from grpo_jax import config, experiment, pool, prepare, prng, rollout, scoring
 from grpo_jax.losses import kl, objective
 from grpo_jax.models import load, lora, settings
 from grpo_jax.records import Rewards
+from tests.models import examples
 
 A, V, K = "algorithm.", "algorithm.advantage.", "algorithm.kl."
 STEPS = {V + "supervision": "process"}
@@ -26,6 +27,17 @@ UNSCALED = {V + "scale_rewards": "none"}
 PROOFS = {  # path → (a value, the settings under which it matters)
     "seed": (1, {}),
     "sampling.temperature": (0.5, {}),
+    "sampling.top_k": (2, {}),
+    "sampling.top_p": (0.3, {}),
+    "sampling.min_p": (0.9, {}),
+    "sampling.max_new": (5, {}),
+    "sampling.min_new": (6, {}),
+    "sampling.stop_strings": (("b",), {}),
+    "sampling.max_prompt": (40, {}),
+    "sampling.rows": (4, {}),
+    "sampling.segment": (3, {}),
+    "sampling.rungs": (2, {}),
+    "sampling.cache": ("bfloat16", {}),
     "optimizer.learning_rate": (0.5, {}),
     "training.steps": (3, {}),
     "training.batch_size": (3, {}),
@@ -153,7 +165,7 @@ def leaves(cls, prefix=""):
 
 
 @functools.cache
-def rollout():
+def fixed_rollout():
     """Two questions, four samples, up to six tokens; one row empty, one group single."""
     rng = np.random.default_rng(0)
     shape = (3, 4, 6)
@@ -183,7 +195,7 @@ def rollout():
 
 def on_a_rollout(chosen):
     """Loss, gradient and next β of the fixed rollout."""
-    rewards, scores, logp, entropy = rollout()
+    rewards, scores, logp, entropy = fixed_rollout()
     algorithm = chosen.algorithm
     everyone = jnp.ones(logp.shape[:2], bool)
     batch, _ = prepare.rollout(
@@ -212,6 +224,31 @@ def on_a_run(chosen):
         (right, row["loss_before_entropy"]) for right, row in quickstart.train(chosen)
     ]
     return np.concatenate([np.append(right, loss) for right, loss in history])
+
+
+def on_a_sampler(chosen):
+    """What a rollout of a small model gives, and the shapes that it takes."""
+    spec = examples.SPECS["qwen3"]
+    given = pool.Sampler(spec, chosen, 4, (1, 2, 3), spec.vocab)
+    asked = [pool.Question(i, [i, 5], [6, 6, 2, 2]) for i in range(4)]
+    asked = [q._replace(budgets=np.minimum(q.budgets, chosen.max_new)) for q in asked]
+    strings = chosen.stop_strings
+
+    def letters(tokens):
+        return "".join(chr(97 + i % 26) for i in tokens)
+
+    watch = rollout.stop_strings(strings, letters) if strings else None
+    run = pool.Pool(given, examples.params_of(spec), asked, jax.random.key(0))
+    seen = []
+    while run.is_busy:
+        run.arrange()
+        drawn = jax.device_get(run.dispatch())
+        seen += [run.shape.size, run.store.key.nbytes, *run.store.key.shape]
+        seen += run.prefixes.key.shape
+        seen += [drawn.logp.sum(), drawn.plain.sum()]
+        run.take(drawn, watch)
+        seen += [int(group.length.sum()) for group in run.leave()]
+    return np.asarray(seen, float)
 
 
 @functools.cache
@@ -255,6 +292,9 @@ def observe(running, items):
     }
     if running == "a model":
         return on_a_model(build(config.Config, values).model)
+    if running == "a sampler":
+        whole = {"sampling.max_new": 8, "sampling.segment": 2}
+        return on_a_sampler(build(config.Config, whole | values).sampling)
     if running:
         return on_a_run(build(config.Config, short | values))
     return on_a_rollout(build(config.Config, values))
@@ -288,6 +328,7 @@ def test_changing_the_field_changes_what_is_observed(path, float64):
     value, given = PROOFS[path]
     running = path in BY_RUNNING or not path.startswith("algorithm.")
     running = "a model" if path.startswith("model.") else running
+    running = "a sampler" if path.startswith("sampling.") else running
     before = observe(running, tuple(given.items()))
     after = observe(running, tuple((given | {path: value}).items()))
     assert np.isfinite(before).all() and np.isfinite(after).all()

@@ -12,15 +12,25 @@ import pytest
 PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
-    {"section", "prng", "text/diversity", "losses/statistics"},
+    {"section", "prng", "text/diversity", "losses/statistics", "crossing"}
+    | {"sampling/shapes"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings"}
     | {"text/vocabulary"},
-    {"config", "sharding", "models/config_json", "models/names", "text/tokenizer"},
+    {"sampling/settings"},
+    {
+        "config",
+        "sampling/draw",
+        "sharding",
+        "models/config_json",
+        "models/names",
+        "text/tokenizer",
+    },
     {"models/transformer"},
-    {"models/sizes", "models/heads", "models/lora", "scoring", "sampling"},
+    {"models/sizes", "models/heads", "models/lora", "scoring"} | {"sampling/decode"},
     {"programs", "models/memory"},
     {"models/weights"},
-    {"models/hf", "models/gguf"},
+    {"models/hf", "models/gguf", "pool"},
+    {"rollout"},
     {"models/load"},
     {
         "losses/preference",
@@ -34,8 +44,8 @@ FLOORS = [
     {"losses/objective", "advantages/tokens"},
     {"advantages/estimate", "experiment"},
     {"advantages/measure"},
-    {"prepare", "generate"},
-    {"bench", "model_commands"},
+    {"prepare", "selftest"},
+    {"bench/losses", "bench/sampling", "model_commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -115,16 +115,6 @@ def as_prefix(segment: Segment) -> Segment:
     return Segment(key, value, segment.position[:, 0], segment.is_token[:, 0])
 
 
-def empty_cache(spec: Spec, shape: tuple[int, int, int], dtype: Any) -> Segment:
-    """Room for [B, G, S] tokens."""
-    room = spec.layers, *shape, spec.kv_heads, spec.head_size
-    key, value = (
-        jnp.zeros(room, dtype),
-        jnp.zeros(room, dtype),
-    )  # to be given away apart
-    return Segment(key, value, jnp.zeros(shape, int), jnp.zeros(shape, bool))
-
-
 def write(cache: Segment, new: Segment, column: int | Int[Array, ""]) -> Segment:
     """The cache with a segment's tokens from `column` on."""
     put = jax.lax.dynamic_update_slice_in_dim

@@ -23,6 +23,13 @@ def close(actual, expected, tolerance):
         np.testing.assert_allclose(a / scale, e / scale, rtol=0, atol=tolerance)
 
 
+def empty_cache(spec, shape):
+    """Room for [B, G, S] tokens."""
+    room = jnp.zeros((spec.layers, *shape, spec.kv_heads, spec.head_size))
+    nothing = jnp.zeros(shape, int)
+    return transformer.Segment(room, room, nothing, nothing > 0)
+
+
 def with_prefix(spec, params, question, completion, numerics):
     """Logits of the completions, the question computed once for its group."""
     at = jnp.broadcast_to(jnp.arange(P), (B, 1, P))
@@ -95,7 +102,7 @@ def test_decoding_with_a_cache_equals_the_whole_forward_at_every_position(family
     params = examples.params_of(spec)
     tokens = examples.tokens_of(B, G, C)
     expected = examples.plain(spec, params, tokens)
-    cache = transformer.empty_cache(spec, (B, G, 8), jnp.float32)
+    cache = empty_cache(spec, (B, G, 8))
     for t in range(C):
         one = tokens[:, :, t : t + 1]
         hidden, own = examples.forward(

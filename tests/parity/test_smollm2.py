@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import transformers
 
-from grpo_jax import generate, programs, scoring
+from grpo_jax import pool, programs, rollout, scoring
 from grpo_jax.models import load, settings
+from grpo_jax.sampling.settings import Sampling
 from grpo_jax.section import Refused
 
 torch = pytest.importorskip("torch", reason="pip install torch==2.13.0 to compare")
@@ -51,24 +52,28 @@ def theirs(ours):
 
 
 def test_greedy_answers_are_the_same_token_for_token(ours, theirs):
+    """Ours all at once, theirs one by one."""
+    stops, size = ours.tokenizer.stop_ids, ours.tokenizer.size
+    greedy = Sampling(temperature=0.0, max_new=40, segment=8)
+    sampler = pool.Sampler(ours.spec, greedy, 1, stops, size)
+    chats = [ours.tokenizer.chat([{"role": "user", "content": q}]) for q in QUESTIONS]
+    asked = [pool.Question(i, ours.tokenizer.encode(c)) for i, c in enumerate(chats)]
+    key = jax.random.key(0)
     differ = []
-    options = generate.Options(n=1, temperature=0.0, top_p=1.0, max_new=40, seed=0)
-    for text in QUESTIONS:
-        chat = ours.tokenizer.chat([{"role": "user", "content": text}])
-        question = ours.tokenizer.encode(chat)
-        steps = generate.tokens(ours, question, options, settings.Numerics())
-        got = [int(row[0]) for row in steps]
+    for group in rollout.answers(sampler, ours.params, asked, key):
+        question = list(asked[group.number].tokens)
+        got = group.tokens[0, : group.length[0]].tolist()
         ids = torch.tensor([question])
         whole = theirs.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=40,
-            eos_token_id=list(ours.tokenizer.stop_ids),
+            eos_token_id=list(stops),
             pad_token_id=2,
         )
         if got != whole[0, len(question) :].tolist():
-            differ.append(text)
+            differ.append(QUESTIONS[group.number])
     assert not differ
 
 

@@ -1,0 +1,181 @@
+"""Completions of many questions: the host's side of sampling.
+
+    for answers in rollout.answers(sampler, params, questions, key):
+        ...  # one question's group, as soon as its last row has ended
+
+Rows are decoded a segment at a time. Between segments the host looks: rows that ended
+leave, questions that wait come in, and what is left is laid into the smallest of a few
+shapes that holds it (see `pool`). A question that is done is handed out after the next
+segment has been dispatched, so what its reader does is done while the device decodes.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Key
+
+from grpo_jax import crossing, prng
+from grpo_jax.models import transformer
+from grpo_jax.pool import Answers, Pool, Question, Sampler, Watch
+from grpo_jax.section import Refused
+
+
+def answers(
+    sampler: Sampler,
+    params: transformer.Params,
+    questions: Sequence[Question],
+    key: Key[Array, ""],  # of the step: prng.step_key
+    watch: Watch | None = None,
+) -> Iterator[Answers]:
+    """Each question's group, in the order in which they are done."""
+    if not questions:
+        return
+    _check(sampler, questions)
+    if sampler.settings.stop_strings and watch is None:
+        raise Refused(
+            "sampling.stop_strings are texts, and sampling sees none. Give a watch: "
+            "rollout.stop_strings(strings, decode)."
+        )
+    pool = Pool(sampler, params, questions, key)
+    done = []
+    while pool.is_busy:
+        pool.arrange()
+        drawn = pool.dispatch()
+        yield from done
+        pool.take(crossing.down(drawn), watch)
+        done = pool.leave()
+    yield from done
+
+
+def warm_up(sampler: Sampler, params: transformer.Params, questions: int, prompt: int):
+    """Compiles every shape that rollouts of so many questions can come to.
+
+    Of questions up to `prompt` tokens, in the bucket of that length; with
+    sampling.max_prompt there is one bucket.
+    """
+    asked = [Question(i, [0] * prompt) for i in range(questions)]
+    Pool(sampler, params, asked, prng.root(0)).warm_up()
+
+
+def in_order(groups: Iterable[Answers], questions: Sequence[Question]) -> Iterator:
+    """The same groups, each as soon as all before it have been handed out."""
+    early = {}
+    groups = iter(groups)
+    for question in questions:
+        while question.number not in early:
+            group = next(groups)
+            early[group.number] = group
+        yield early.pop(question.number)
+
+
+def ahead(items: Iterable, room: int) -> Iterator:
+    """The items, made in a thread of their own, at most `room` of them ahead.
+
+    What the maker raises is raised here; if the reader leaves, the maker stops.
+    """
+    made: queue.Queue = queue.Queue(maxsize=room)
+    has_left = threading.Event()
+
+    def put(kind: str, item: Any) -> bool:
+        while not has_left.is_set():
+            try:
+                made.put((kind, item), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def make():
+        try:
+            for item in items:
+                if not put("item", item):
+                    return
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+        finally:
+            getattr(items, "close", lambda: None)()
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, item = made.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise item
+            yield item
+    finally:
+        has_left.set()
+        thread.join()
+
+
+def stop_strings(
+    strings: Sequence[str], decode: Callable[[Sequence[int]], str]
+) -> Watch:
+    """Ends a row with the token that completes one of the strings."""
+
+    def watch(number: int, sample: int, tokens: np.ndarray) -> int | None:
+        def is_complete(n):
+            text = decode(tokens[:n].tolist())
+            return any(string in text for string in strings)
+
+        if not is_complete(len(tokens)):
+            return None
+        low, high = 0, len(tokens)  # complete with `high` tokens, not with `low`
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if is_complete(middle) else (middle, high)
+        return high
+
+    return watch
+
+
+def _check(sampler: Sampler, questions: Sequence[Question]):
+    """Refuses what cannot be answered, before anything compiles."""
+    settings, G = sampler.settings, sampler.group_size
+    if G < 1:
+        raise Refused(f"a group of {G} samples is empty. Ask for at least one.")
+    if settings.rows is not None and settings.rows < G:
+        raise Refused(
+            f"sampling.rows is {settings.rows}; it must hold a whole group of {G} "
+            "samples. Raise it, or make the group smaller."
+        )
+    numbers = [question.number for question in questions]
+    if len(set(numbers)) < len(numbers):
+        raise Refused("two questions have the same number: they would draw the same.")
+    for question in questions:
+        _check_question(sampler, question)
+
+
+def _check_question(sampler: Sampler, question: Question):
+    settings, most = sampler.settings, sampler.spec.max_length
+    where, n = f"question {question.number}", len(question.tokens)
+    if n == 0:
+        raise Refused(f"{where} is empty. Give it at least one token.")
+    if settings.max_prompt is not None and n > settings.max_prompt:
+        raise Refused(
+            f"{where} has {n} tokens; sampling.max_prompt is {settings.max_prompt}. "
+            "Raise it, or leave such questions out."
+        )
+    if n + settings.max_new > most:
+        raise Refused(
+            f"{where} has {n} tokens; with sampling.max_new, {settings.max_new}, that "
+            f"passes the {most} positions that the model was made for. Shorten either."
+        )
+    if not all(0 <= i < sampler.size for i in question.tokens):
+        raise Refused(f"{where} has ids outside the {sampler.size} of the tokenizer.")
+    budgets = question.budgets
+    if budgets is None:
+        return
+    if len(budgets) != sampler.group_size or not all(
+        1 <= n <= settings.max_new for n in budgets
+    ):
+        raise Refused(
+            f"{where} has the budgets {list(budgets)}; it must have one for each of "
+            f"{sampler.group_size} samples, from 1 to {settings.max_new}."
+        )

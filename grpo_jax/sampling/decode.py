@@ -1,0 +1,225 @@
+"""Completions, token by token: pure functions over [N, G] rows that know no tokenizer.
+
+Rows stand in blocks: N blocks of G rows, all rows of a block answer the same question,
+whose keys and values stand once per block. All rows write the same column of the cache;
+a row that began later has nothing in the columns before. What a row draws depends on
+its question, its sample and its place alone, never on where it stands or beside whom.
+
+What is kept between calls stands in D lanes, one per device that rows are cut over. A
+row stays in its lane, so no keys or values ever travel.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from grpo_jax import prng
+from grpo_jax.models import transformer
+from grpo_jax.models.settings import Numerics
+from grpo_jax.models.spec import Spec
+from grpo_jax.sampling import draw
+
+
+class Store(NamedTuple):
+    """Keys and values of all rows at hand; S grows with the rows."""
+
+    key: Float[Array, "L D R S K H"]
+    value: Float[Array, "L D R S K H"]
+
+
+class Prefixes(NamedTuple):
+    """Keys and values of all questions at hand, without their last tokens."""
+
+    key: Float[Array, "L D Q P K H"]
+    value: Float[Array, "L D Q P K H"]
+    position: Int[Array, "D Q P"]
+    is_token: Bool[Array, "D Q P"]
+
+
+class Rows(NamedTuple):
+    """What the host says of the rows that are decoded next, lane after lane."""
+
+    slot: Int[Array, "N"]  # of the block's question among its lane's prefixes
+    number: Int[Array, "N"]  # of the block's question in the stream of data
+    sample: Int[Array, "N G"]  # of the row in its group
+    token: Int[Array, "N G"]  # the last one, not in the cache yet
+    first: Int[Array, "N G"]  # position of the question's last token
+    age: Int[Array, "N G"]  # tokens drawn so far, as many as are in the cache
+    budget: Int[Array, "N G"]  # tokens to be drawn in all
+    is_live: Bool[Array, "N G"]
+
+
+class Limits(NamedTuple):
+    """Which ids there are, and when they may end a row."""
+
+    size: Int[Array, ""]  # ids from here on only fill the vocabulary up
+    stops: Int[Array, "K"]
+    min_new: Int[Array, ""]  # before that many tokens no stop is drawn
+
+
+def segment(
+    spec: Spec,
+    numerics: Numerics,
+    params: transformer.Params,
+    prefixes: Prefixes,
+    store: Store,
+    rows: Rows,
+    limits: Limits,
+    rule: draw.Rule,
+    key: Key[Array, ""],  # of the step
+    column: Int[Array, ""],  # of the cache, that is written first
+    steps: int,
+    in_slots: bool,  # block i is slot i
+) -> tuple[Store, draw.Drawn]:
+    """Up to `steps` tokens more of every live row, [T, N, G]; −1 where none is."""
+    blocks = _of_blocks(prefixes, rows.slot, in_slots)
+    row_keys = prng.row_keys(key, rows.number, rows.sample)
+
+    def more(state):
+        i, *_, is_live, _ = state
+        return (i < steps) & is_live.any()
+
+    def one(state):
+        i, token, cache, is_live, drawn = state
+        age = rows.age + i
+        logits, cache = _step(
+            spec,
+            params,
+            blocks,
+            cache,
+            (token, rows.first + age, is_live),
+            column + i,
+            numerics,
+        )
+        allowed = _allowed(limits, age, logits.shape[-1])
+        new = draw.draw(logits, prng.uniforms_at(row_keys, age), rule, allowed)
+        new = new._replace(token=jnp.where(is_live, new.token, -1))
+        drawn = jax.tree.map(lambda table, x: table.at[i].set(x), drawn, new)
+        is_stop = jnp.isin(new.token, limits.stops)
+        is_live &= ~is_stop & (age + 1 < rows.budget)
+        return i + 1, jnp.maximum(new.token, 0), cache, is_live, drawn
+
+    shape = steps, *rows.token.shape
+    table = draw.Drawn(jnp.full(shape, -1), jnp.zeros(shape), jnp.zeros(shape))
+    begin = 0, rows.token, _view(store, rows, column), rows.is_live, table
+    _, _, cache, _, drawn = jax.lax.while_loop(more, one, begin)
+    return _put_back(store, cache), drawn
+
+
+def _step(spec, params, blocks, cache, last, column, numerics):
+    """Logits of what follows the last tokens, which are written to the cache."""
+    inputs = (x[:, :, None] for x in last)
+    hidden, own = transformer.forward(spec, params, *inputs, blocks, cache, numerics)
+    logits = transformer.unembed(spec, params, hidden[:, :, 0], numerics)
+    return logits, transformer.write(cache, own, column)
+
+
+def _of_blocks(prefixes: Prefixes, slot: Array, in_slots: bool) -> transformer.Segment:
+    """The prefix of each block's question."""
+    if in_slots:
+        N = len(slot)
+        key, value = (x.reshape(x.shape[0], N, *x.shape[3:]) for x in prefixes[:2])
+        position, is_token = (x.reshape(N, -1) for x in prefixes[2:])
+        return transformer.Segment(key, value, position, is_token)
+    by_lane = slot.reshape(prefixes.position.shape[0], -1)
+
+    def pick(x):
+        of_lane = jax.vmap(lambda x, i: x[:, i], (1, 0), 1)
+        return of_lane(x, by_lane).reshape(x.shape[0], -1, *x.shape[3:])
+
+    def pick_mask(x):
+        return jax.vmap(lambda x, i: x[i])(x, by_lane).reshape(len(slot), -1)
+
+    return transformer.Segment(
+        pick(prefixes.key),
+        pick(prefixes.value),
+        pick_mask(prefixes.position),
+        pick_mask(prefixes.is_token),
+    )
+
+
+def _view(store: Store, rows: Rows, column: Array) -> transformer.Segment:
+    """The first rows of each lane, in blocks, with what each row has in the cache."""
+    N, G = rows.token.shape
+    per_lane = N * G // store.key.shape[1]
+
+    def in_blocks(x):
+        return x[:, :, :per_lane].reshape(x.shape[0], N, G, *x.shape[3:])
+
+    columns = jnp.arange(store.key.shape[3])[None, None, :]
+    since_start = columns - (column - rows.age)[:, :, None]
+    is_token = (since_start >= 0) & (columns < column)
+    position = rows.first[:, :, None] + since_start
+    key, value = in_blocks(store.key), in_blocks(store.value)
+    return transformer.Segment(key, value, position, is_token)
+
+
+def _put_back(store: Store, cache: transformer.Segment) -> Store:
+    def over(old, new):
+        rows = new.reshape(*old.shape[:2], -1, *old.shape[3:])
+        return jax.lax.dynamic_update_slice_in_dim(old, rows, 0, 2)
+
+    return Store(over(store.key, cache.key), over(store.value, cache.value))
+
+
+def _allowed(limits: Limits, age: Array, vocab: int) -> Bool[Array, "N G V"]:
+    """All ids of the tokenizer, but no stop before the least length."""
+    ids = jnp.arange(vocab)
+    early = (age < limits.min_new)[:, :, None]
+    is_stop = jnp.isin(ids, limits.stops)[None, None, :]
+    return (ids < limits.size)[None, None, :] & ~(early & is_stop)
+
+
+def empty(
+    spec: Spec, lanes: int, rows: int, columns: int, dtype: str
+) -> tuple[Float[Array, "L D R S K H"], Float[Array, "L D R S K H"]]:
+    """Room for that many rows, or questions, in each lane: keys and values."""
+    shape = spec.layers, lanes, rows, columns, spec.kv_heads, spec.head_size
+    return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+
+
+def relay(store: Store, source: Int[Array, "D R"], shift: Int[Array, ""]) -> Store:
+    """Row i of a lane becomes its row `source[i]`, columns moved to the left."""
+
+    def of_lane(x, source):
+        columns = jnp.arange(x.shape[2]) + shift
+        kept = jnp.minimum(columns, x.shape[2] - 1)  # nothing reads what lies behind
+        return x[:, source[:, None], kept[None, :]]
+
+    move = jax.vmap(of_lane, (1, 0), 1)
+    return Store(move(store.key, source), move(store.value, source))
+
+
+def grow(store: Store, columns: int) -> Store:
+    """The same with more columns."""
+    padding = [(0, 0)] * store.key.ndim
+    padding[3] = 0, columns - store.key.shape[3]
+    return Store(jnp.pad(store.key, padding), jnp.pad(store.value, padding))
+
+
+def enter(
+    prefixes: Prefixes, new: transformer.Segment, slot: Int[Array, "D E"]
+) -> Prefixes:
+    """The prefixes with those of new questions, lane after lane, in their slots.
+
+    What goes into a slot that there is not goes nowhere.
+    """
+    lanes, each = slot.shape
+
+    def put(old, new):
+        new = new.astype(old.dtype).reshape(old.shape[0], lanes, each, *old.shape[3:])
+        into = lambda x, i, new: x.at[:, i].set(new, mode="drop")  # noqa: E731
+        return jax.vmap(into, (1, 0, 1), 1)(old, slot, new)
+
+    def put_mask(old, new):
+        into = lambda x, i, new: x.at[i].set(new, mode="drop")  # noqa: E731
+        return jax.vmap(into)(old, slot, new.reshape(lanes, each, -1))
+
+    return Prefixes(
+        put(prefixes.key, new.key),
+        put(prefixes.value, new.value),
+        put_mask(prefixes.position, new.position),
+        put_mask(prefixes.is_token, new.is_token),
+    )
