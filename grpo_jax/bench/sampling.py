@@ -46,7 +46,7 @@ class Options(NamedTuple):
     lengths: Literal["all", "geometric"] = "all"
     rows: int | None = None  # decoded at once; None: all
     segment: int = 8
-    rungs: int = 6
+    rungs: int = 8
     temperature: float = 1.0
     runs: int = 5
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -25,7 +25,7 @@ class Sampling(Section):
     stop_strings: tuple[str, ...] = ()  # each ends a completion, as a stop id does
     rows: int | None = None  # decoded at once; None: all of them
     segment: int = 8  # tokens drawn between two looks of the host
-    rungs: int = 6  # sizes that a batch may shrink to as rows end; each is compiled
+    rungs: int = 8  # sizes that a batch may shrink to as rows end; each is compiled
     cache: DType = "float32"  # of keys and values
 
     def check(self):
