@@ -93,8 +93,7 @@ class Pool:
         self.is_live, self.has_ended = (np.zeros(grid, bool) for _ in range(2))
         record = *grid, settings.max_new
         self.tokens = np.zeros(record, np.int32)
-        is_double = "float64" in vars(sampler.numerics).values()
-        real = np.float64 if is_double else np.float32
+        real = np.float64 if sampler.numerics.has_float64 else np.float32
         self.logp, self.plain = (np.zeros(record, real) for _ in range(2))
         self.shape = self.ladder[-1]
         self._stand(self.shape)

@@ -26,6 +26,10 @@ class Numerics(Section):
     def check(self):
         self.need_positive("chunk")
 
+    @property
+    def has_float64(self) -> bool:
+        return "float64" in vars(self).values()
+
 
 @dataclasses.dataclass(frozen=True)
 class Tiny(Section):

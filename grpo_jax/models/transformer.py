@@ -88,7 +88,7 @@ def _at_least(numerics: Numerics, dtype: str) -> jnp.dtype:
 
 
 def _need_float64(numerics: Numerics):
-    if "float64" in vars(numerics).values() and not jax.config.jax_enable_x64:
+    if numerics.has_float64 and not jax.config.jax_enable_x64:
         raise Refused(
             "model.numerics asks for float64, which JAX computes only if the "
             "environment has JAX_ENABLE_X64=1. Set it, or take float32."

@@ -43,9 +43,10 @@ def draw(
     is_allowed: Bool[Array, "*#N V"],
 ) -> Drawn:
     """A token of each row, by two numbers in [0, 1) of its own."""
-    top = jnp.where(is_allowed, logits, -jnp.inf).max(-1, keepdims=True)
+    possible = jnp.where(is_allowed, logits, -jnp.inf)
+    top = possible.max(-1, keepdims=True)
     if rule.temperature is None:
-        token = jnp.where(is_allowed, logits, -jnp.inf).argmax(-1)
+        token = possible.argmax(-1)
         logp = jnp.zeros(token.shape, logits.dtype)
     else:
         weight = weights(logits, top, rule, is_allowed)

@@ -37,14 +37,9 @@ class Sampling(Section):
             share = getattr(self, name)
             rule = "it is a share in (0, 1]"
             self.need(name, share is None or 0 < share <= 1, rule, "None: all tokens.")
-            greedy = self.temperature == 0
-            self.need_read(
-                name, not greedy, "at temperature 0 nothing is drawn", "T > 0"
-            )
-        greedy = self.temperature == 0
-        self.need_read(
-            "top_k", not greedy, "at temperature 0 nothing is drawn", "T > 0"
-        )
+        for name in ("top_k", "top_p", "min_p"):
+            reason = "at temperature 0 nothing is drawn"
+            self.need_read(name, self.temperature > 0, reason, "T > 0")
         within = 0 <= self.min_new <= self.max_new
         rule = f"it must lie in [0, {self.dotted('max_new')}], {self.max_new}"
         self.need("min_new", within, rule, "0: a stop may come at once.")

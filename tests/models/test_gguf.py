@@ -33,6 +33,13 @@ def interleaved(value, heads):
     return value[order]
 
 
+def finish(out):
+    """Writes what was added."""
+    for step in ("header", "kv_data", "tensors"):
+        getattr(out, f"write_{step}_to_file")()
+    out.close()
+
+
 def add(out, key, value):
     kinds = {bool: "bool", int: "uint32", float: "float32", str: "string"}
     getattr(out, f"add_{kinds.get(type(value), 'array')}")(key, value)
@@ -85,9 +92,7 @@ def write(path, spec, kind="F32", words=None, without=(), **more):
             out.add_tensor(tensor.name, gguf.quantize(value, type_), raw_dtype=type_)
         else:
             out.add_tensor(tensor.name, np.ascontiguousarray(value))
-    for step in ("header", "kv_data", "tensors"):
-        getattr(out, f"write_{step}_to_file")()
-    out.close()
+    finish(out)
     return path
 
 
@@ -146,9 +151,7 @@ def test_blocks_of_256_are_read_row_by_row(kind, tmp_path):
     rows = np.random.default_rng(0).integers(0, 60, (3, 2 * size), np.uint8)
     out = gguf.GGUFWriter(tmp_path / "m.gguf", "qwen3")
     out.add_tensor("token_embd.weight", rows, raw_dtype=type_)
-    for step in ("header", "kv_data", "tensors"):
-        getattr(out, f"write_{step}_to_file")()
-    out.close()
+    finish(out)
     file = ours.File(tmp_path / "m.gguf")
     got = file.dequantised("token_embd.weight")
     assert got.shape == file.shape("token_embd.weight") == (3, 2 * block)
@@ -168,18 +171,14 @@ def test_files_that_cannot_be_read(tmp_path):
         ours.File(tmp_path / "c.gguf")
     out = gguf.GGUFWriter(tmp_path / "d.gguf", "mamba")
     out.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
-    for step in ("header", "kv_data", "tensors"):
-        getattr(out, f"write_{step}_to_file")()
-    out.close()
+    finish(out)
     with pytest.raises(Refused, match="architecture 'mamba'; known are llama"):
         ours.spec(ours.File(tmp_path / "d.gguf"))
     out = gguf.GGUFWriter(tmp_path / "e.gguf", "llama")
     kind = gguf.GGMLQuantizationType.Q2_K
     block = np.zeros((1, gguf.quants.GGML_QUANT_SIZES[kind][1]), np.uint8)
     out.add_tensor("token_embd.weight", block, raw_dtype=kind)
-    for step in ("header", "kv_data", "tensors"):
-        getattr(out, f"write_{step}_to_file")()
-    out.close()
+    finish(out)
     with pytest.raises(Refused, match=r"1 tensors .*token_embd.weight as Q2_K"):
         ours.File(tmp_path / "e.gguf")
 
@@ -239,9 +238,7 @@ def test_a_part_of_a_split_file_is_refused(tmp_path):
     out.add_uint16("split.no", 1)
     out.add_uint16("split.count", 3)
     out.add_tensor("output_norm.weight", np.zeros(4, np.float32))
-    for step in ("header", "kv_data", "tensors"):
-        getattr(out, f"write_{step}_to_file")()
-    out.close()
+    finish(out)
     with pytest.raises(Refused, match=r"is part 2 of 3. Merge them first: llama-gguf"):
         ours.File(tmp_path / "m-00002-of-00003.gguf")
 
