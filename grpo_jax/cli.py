@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 refused (a setting, a path, a word on the line).
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -20,8 +21,9 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
   models [NAME]  the models known by name, and what is on this machine
   convert SOURCE FOLDER [--dtype DTYPE]
                  write a model as a folder that transformers opens
-  bench [losses | sampling ...]
-                 time the mathematics, or the sampler, on this machine
+  bench [losses | sampling ... | compile MACHINE ...]
+                 time the mathematics, or the sampler, on this machine; or compile
+                 the sampler for machines that are not here, with bytes per device
 
 MODEL is tiny, smollm2-135m, a folder, a .gguf file, or owner/name of the hub.
 """
@@ -78,17 +80,12 @@ def methods(words: list[str]) -> int:
 
 def bench(words: list[str]) -> int:
     name, *rest = words or ["losses"]
-    if name == "losses":
-        from grpo_jax.bench import losses
-
-        if rest:
-            raise Refused(f"bench losses takes no more words; {rest[0]!r} was given.")
-        return losses.main()
-    if name == "sampling":
-        from grpo_jax.bench import sampling
-
-        return sampling.main(rest)
-    raise Refused(f"there is no bench {name!r}; there are losses and sampling.")
+    if name not in ("losses", "sampling", "compile"):
+        raise Refused(
+            f"there is no bench {name!r}; there are losses, sampling and compile."
+        )
+    module = importlib.import_module(f"grpo_jax.bench.{name}")
+    return module.main(rest)
 
 
 def of_models(name: str) -> Callable[[list[str]], int]:

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import experiment, prng, rollout, selftest
+from grpo_jax import experiment, prng, programs, rollout, selftest
 from grpo_jax.models import hf, load, memory, settings, sizes
 from grpo_jax.models.spec import Spec
 from grpo_jax.pool import Question, Sampler
@@ -64,6 +64,8 @@ def sample(words: list[str]) -> int:
     root = prng.root(given.seed)
     model = load.load(wanted, prng.step_key(root, prng.Stream.INIT, 0))
     question = _question(model, given.text, given.chat, given.raw)
+    params = programs.publish(model.params, given.dtype, spends=True)
+    model = model._replace(params=params)
     if given.self_test:
         return _self_test(model, question, numerics)
     text = model.tokenizer

@@ -39,6 +39,30 @@ class Sampler(NamedTuple):
     mesh: jax.sharding.Mesh | None = None
 
 
+class Room(NamedTuple):
+    """What stands in each lane at once."""
+
+    width: int  # tokens of a question, padded
+    ladder: list[shapes.Shape]
+    slots: int  # for questions
+    batch: int  # questions that enter together
+
+
+def room(sampler: Sampler, questions: int, longest: int) -> Room:
+    """For rollouts of so many questions, the longest of so many tokens."""
+    settings, G = sampler.settings, sampler.group_size
+    lanes = sharding.lanes(sampler.mesh)
+    width = shapes.length(settings.max_prompt or longest)
+    slots = at_once = shapes.few(-(-questions // lanes))
+    batch = max(1, PREFILL // width)
+    if settings.rows is not None and at_once * G * lanes > settings.rows:
+        at_once = max(1, settings.rows // (G * lanes))
+        slots = 2 * at_once  # some rows of more questions may be left
+        batch = min(batch, -(-at_once // 4))
+    ladder = shapes.ladder(at_once, G, width, settings.rungs)
+    return Room(width, ladder, slots, min(at_once, batch))
+
+
 class Question(NamedTuple):
     number: int  # in the stream of data: draws follow from it
     tokens: Sequence[int]
@@ -75,16 +99,8 @@ class Pool:
         self.lanes = sharding.lanes(sampler.mesh)
         self.waiting = deque(questions)
         longest = max(len(question.tokens) for question in questions)
-        self.width = shapes.length(settings.max_prompt or longest)
-        at_once = shapes.few(-(-len(questions) // self.lanes))  # questions of a lane
-        is_all = settings.rows is None or at_once * G * self.lanes <= settings.rows
-        if not is_all:
-            at_once = max(1, settings.rows // (G * self.lanes))
-        self.ladder = shapes.ladder(at_once, G, self.width, settings.rungs)
-        self.batch = min(at_once, max(1, PREFILL // self.width))  # that enter a lane
-        self.slots = at_once  # of a lane
-        if not is_all:  # some rows of more questions may be left
-            self.slots, self.batch = 2 * at_once, min(self.batch, -(-at_once // 4))
+        sizes = room(sampler, len(questions), longest)
+        self.width, self.ladder, self.slots, self.batch = sizes
         self.free = [deque(range(self.slots)) for _ in range(self.lanes)]
 
         grid = self.lanes * self.slots, G
@@ -100,7 +116,7 @@ class Pool:
         self.column = 0
 
         columns = shapes.columns(1, settings.segment, settings.max_new)
-        self.store = decode.Store(*self._empty(self.ladder[0].size, columns))
+        self.store = self._empty(self.ladder[0].size, columns)
         of_questions = self._empty(self.slots, self.width - 1)
         masks = np.zeros((self.lanes, self.slots, self.width - 1), int)
         masks = crossing.up((masks, masks > 0), self.run.rows)
@@ -122,7 +138,7 @@ class Pool:
         entered = self.enter()
         live = self._live()
         shape = next(s for s in reversed(self.ladder) if all(map(s.holds, live)))
-        is_full = self.column + segment > self.store.key.shape[3]
+        is_full = self.column + segment > self.columns
         if entered or shape != self.shape or is_full:
             self._relay(shape)
 
@@ -195,14 +211,14 @@ class Pool:
             )
             needed = widths[-1]
         for columns in widths:
-            if columns > self.store.key.shape[3]:
+            if columns > self.columns:
                 self.store = self.run.grow(self.store, columns=columns)
             for shape in self.ladder:
                 self._stand(shape)
                 self.column = 0
                 jax.block_until_ready(self.dispatch())
             self.column = 1
-            source = np.zeros((self.lanes, self.store.key.shape[2]), int)
+            source = np.zeros((self.lanes, self.store.key[0].shape[1]), int)
             self._move(source, 0)
 
     def _live(self) -> list[list[int]]:
@@ -210,7 +226,12 @@ class Pool:
         by_lane = self.is_live.sum(1).reshape(self.lanes, -1)
         return [lane[lane > 0].tolist() for lane in by_lane]
 
-    def _empty(self, rows: int, columns: int) -> tuple[jax.Array, jax.Array]:
+    @property
+    def columns(self) -> int:
+        """Of the cache, as it has grown."""
+        return self.store.key[0].shape[-1]
+
+    def _empty(self, rows: int, columns: int) -> decode.Store:
         dtype = self.sampler.settings.cache
         return self.run.empty(lanes=self.lanes, rows=rows, columns=columns, dtype=dtype)
 
@@ -285,7 +306,7 @@ class Pool:
                 self.sample[block[lane], : len(part)] = part
                 block[lane] += 1
         oldest = int(self.age[self.is_live].max(initial=0))
-        source = np.zeros((self.lanes, self.store.key.shape[2]), int)
+        source = np.zeros((self.lanes, self.store.key[0].shape[1]), int)
         places = old[self.slot[:, None], np.maximum(self.sample, 0)]
         source[:, : shape.size] = places.reshape(self.lanes, -1)
         self._move(source, oldest)
@@ -301,7 +322,7 @@ class Pool:
             self.store = self.run.relay(self.store, source, shift)
         needed = oldest + settings.segment
         columns = shapes.columns(needed, settings.segment, settings.max_new)
-        if columns > self.store.key.shape[3]:
+        if columns > self.columns:
             self.store = self.run.grow(self.store, columns=columns)
         self.column = oldest
 

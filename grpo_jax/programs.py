@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from grpo_jax import scoring, sharding
+from grpo_jax import scoring, sharding, tree
 from grpo_jax.models import transformer
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
@@ -50,8 +51,8 @@ def decoding(spec: Spec, numerics: Numerics, mesh: Mesh | None) -> Decoding:
     kv = new = rows = everywhere = None
     if mesh is not None:
         rows, everywhere = sharding.of_rows(mesh), NamedSharding(mesh, P())
-        kv = sharding.of_cache(spec, mesh, axes_between=2)
-        new = sharding.of_cache(spec, mesh, axes_between=1)
+        kv = sharding.of_cache(spec, mesh, axes_between=1)
+        new = sharding.of_cache(spec, mesh, axes_between=0)
     segment = functools.partial(_decode.segment, spec, numerics)
     prefill = functools.partial(transformer.prefill, spec, numerics=numerics)
     return Decoding(
@@ -86,13 +87,39 @@ def _placed(function: Callable, where: Any, **options: Any) -> Callable:
     return jax.jit(function, **options)
 
 
-def publish(dtype: str, layout: Any) -> Callable:
-    """Parameters to be trained → a copy to sample with, in its precision and place."""
+def publish(
+    params: transformer.Params, dtype: str, mesh: Mesh | None = None, *, spends=False
+) -> transformer.Params:
+    """A copy to sample with: layers apart, in its own precision and place.
 
-    def copy(params):
-        return jax.tree.map(lambda x: x.astype(dtype), params)
+    If it `spends` the parameters, they are gone, and memory holds both copies of one
+    stacked parameter at a time.
+    """
+    where = jax.tree.map(lambda _: None, params)
+    if mesh is not None:
+        where = sharding.for_decoding(params, mesh)
 
-    return _placed(copy, layout)
+    def copy(path, x, where):
+        parts = _published(dtype, path.startswith("layers/"), where)(x)
+        if spends:
+            x.delete()
+        return parts
+
+    paths = tree.paths(params)
+    copies = jax.tree.map(copy, paths, params, where)
+    stacks = copies.pop("layers")
+    one = lambda i: {name: parts[i] for name, parts in stacks.items()}  # noqa: E731
+    L = len(next(iter(stacks.values())))
+    return copies | {"layers": tuple(map(one, range(L)))}
+
+
+@functools.cache
+def _published(dtype: str, is_stacked: bool, where: Any) -> Callable:
+    def copy(x):
+        x = jnp.copy(x.astype(dtype))  # never the same buffer: that may be donated
+        return tuple(x[i] for i in range(len(x))) if is_stacked else x
+
+    return _placed(copy, where)
 
 
 def forward(function: Callable, static_argnames: tuple[str, ...] = ()) -> Callable:

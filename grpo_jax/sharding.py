@@ -113,19 +113,22 @@ def of_rows(on: Mesh) -> NamedSharding:
 
 
 def of_cache(spec: Spec, on: Mesh, axes_between: int) -> NamedSharding:
-    """Keys and values [L, rows, ..., K, H]: rows in lanes, heads where they divide."""
+    """A layer's [rows, ..., K, S, H]: rows in lanes, heads where they divide."""
     divides = spec.kv_heads % on.shape["model"] == 0
     heads = "model" if divides else None
-    return NamedSharding(on, P(None, ROWS, *(None,) * axes_between, heads, None))
+    return NamedSharding(on, P(ROWS, *(None,) * axes_between, heads))
 
 
-def for_decoding(params: Any, on: Mesh) -> Any:
-    """Parameters cut over heads and inner width alone: none is gathered for a token."""
+def for_decoding(params: Any, on: Mesh | AbstractMesh) -> Any:
+    """Parameters cut over heads and inner width alone: none is gathered for a token.
+
+    Of a stack, the sharding of each layer.
+    """
     layout, _ = of_params(params, on)
 
-    def without_fsdp(x):
-        return NamedSharding(
-            on, P(*(None if axis == "fsdp" else axis for axis in x.spec))
-        )
+    def one(path, x):
+        axes = P(*(None if axis == "fsdp" else axis for axis in x.spec))
+        whole = NamedSharding(on, axes)
+        return of_layer(whole) if path.startswith("layers/") else whole
 
-    return jax.tree.map(without_fsdp, layout)
+    return jax.tree.map(one, tree.paths(params), layout)

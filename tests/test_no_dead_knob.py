@@ -238,13 +238,13 @@ def on_a_sampler(chosen):
         return "".join(chr(97 + i % 26) for i in tokens)
 
     watch = rollout.stop_strings(strings, letters) if strings else None
-    run = pool.Pool(given, examples.params_of(spec), asked, jax.random.key(0))
+    run = pool.Pool(given, examples.published(spec), asked, jax.random.key(0))
     seen = []
     while run.is_busy:
         run.arrange()
         drawn = jax.device_get(run.dispatch())
-        seen += [run.shape.size, run.store.key.nbytes, *run.store.key.shape]
-        seen += run.prefixes.key.shape
+        seen += [run.shape.size, run.store.key[0].nbytes, *run.store.key[0].shape]
+        seen += run.prefixes.key[0].shape
         seen += [drawn.logp.sum(), drawn.plain.sum()]
         run.take(drawn, watch)
         seen += [int(group.length.sum()) for group in run.leave()]

@@ -58,6 +58,7 @@ def baseline():
 def run(given=None, params=None, step=0, watch=None, asked=None, **settings):
     given = given or sampler(**settings)
     params = params or examples.params_of(given.spec)
+    params = programs.publish(params, given.numerics.compute, given.mesh)
     asked = questions() if asked is None else asked
     key = step_key(step)
     with jax.transfer_guard("disallow"):
@@ -119,17 +120,14 @@ def test_a_mesh_changes_no_token(shape, rows):
     mesh = sharding.mesh(*shape)
     params = examples.params_of(SPEC)
     trained = jax.device_put(params, sharding.of_params(params, mesh)[0])
-    layout = sharding.for_decoding(params, mesh)
-    published = programs.publish("float32", layout)(trained)
-    same(baseline(), run(params=published, mesh=mesh, rows=rows))
+    same(baseline(), run(params=trained, mesh=mesh, rows=rows))
 
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_lanes_may_be_uneven_or_empty(n):
     mesh = sharding.mesh(4, 1, 1)
     params = examples.params_of(SPEC)
-    placed = jax.device_put(params, sharding.for_decoding(params, mesh))
-    same(baseline(), run(params=placed, mesh=mesh, asked=questions()[:n]))
+    same(baseline(), run(params=params, mesh=mesh, asked=questions()[:n]))
 
 
 def test_samples_differ_steps_differ_and_a_step_repeats():
@@ -311,9 +309,11 @@ def test_nothing_compiles_after_warm_up(rows):
     """Questions of any length, a short last batch, rows that end at any time."""
     spec = dataclasses.replace(SPEC, max_length=500 + (rows or 0))  # its own programs
     given = sampler(spec, rungs=2, max_prompt=40, rows=rows)
-    params, rng = examples.params_of(SPEC), np.random.default_rng(1)
+    params, rng = examples.published(SPEC), np.random.default_rng(1)
     rollout.warm_up(given, params, 8, 16)
-    run(given, params)  # what transfers and slices compile, once in a process
+    list(
+        rollout.answers(given, params, questions(), step_key())
+    )  # what transfers and slices compile, once in a process
     compiled = []
 
     def hear(event, seconds, **_):
@@ -329,7 +329,7 @@ def test_nothing_compiles_after_warm_up(rows):
             )
             for i in range(8 - step % 2)
         ]
-        run(given, params, step, asked=asked)
+        list(rollout.answers(given, params, asked, step_key(step)))
     assert not compiled
 
 
@@ -376,7 +376,7 @@ def test_a_question_stands_once_and_the_cache_grows_with_the_rows():
     whole = pool.Pool.leave
 
     def leave(self):
-        made.append((self.prefixes.key.nbytes, self.store.key.shape[3]))
+        made.append((self.prefixes.key[0].nbytes, self.columns))
         return whole(self)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -408,7 +408,7 @@ def test_groups_come_when_they_are_done_and_can_be_put_in_order():
     asked = [
         q._replace(budgets=[1 + 12 * (i < 2)] * 4) for i, q in enumerate(questions(4))
     ]
-    given, params = sampler(stops=()), examples.params_of(SPEC)
+    given, params = sampler(stops=()), examples.published(SPEC)
 
     def groups():
         return rollout.answers(given, params, asked, step_key())
@@ -431,7 +431,7 @@ def test_the_next_segment_runs_while_a_group_is_read(monkeypatch):
         q._replace(budgets=[1 + 12 * (i == 0)] * 4) for i, q in enumerate(questions(4))
     ]
     for group in rollout.answers(
-        sampler(stops=()), examples.params_of(SPEC), asked, step_key()
+        sampler(stops=()), examples.published(SPEC), asked, step_key()
     ):
         events.append(group.number)
     assert events[:5] == ["dispatch", "dispatch", 11, 12, 13]
@@ -495,7 +495,7 @@ def test_what_cannot_be_answered_is_refused(settings, asked, message):
 
 def test_no_questions_no_answers():
     assert not list(
-        rollout.answers(sampler(), examples.params_of(SPEC), [], step_key())
+        rollout.answers(sampler(), examples.published(SPEC), [], step_key())
     )
 
 

@@ -25,12 +25,13 @@ FLOORS = [
         "models/names",
         "text/tokenizer",
     },
+    {"models/attention", "topology"},
     {"models/transformer"},
     {"models/sizes", "models/heads", "models/lora", "scoring"} | {"sampling/decode"},
     {"programs", "models/memory"},
     {"models/weights"},
     {"models/hf", "models/gguf", "pool"},
-    {"rollout"},
+    {"rollout", "plan"},
     {"models/load"},
     {
         "losses/preference",
@@ -45,7 +46,7 @@ FLOORS = [
     {"advantages/estimate", "experiment"},
     {"advantages/measure"},
     {"prepare", "selftest"},
-    {"bench/losses", "bench/sampling", "model_commands"},
+    {"bench/losses", "bench/sampling", "bench/compile", "model_commands"},
     {"cli"},
     {"__main__"},
 ]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from grpo_jax import config, prepare, prng, programs
 from grpo_jax.losses import objective
 from grpo_jax.records import Rewards
+from grpo_jax.section import Refused
 
 SHAPE = (16, 64, 1024)
 RUNS = 101
@@ -25,7 +26,9 @@ RUNS = 101
 PASSES = {"loss": 3, "gradient": 4}
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
+    if words:
+        raise Refused(f"bench losses takes no more words; {words[0]!r} was given.")
     settings = config.Algorithm()
     data = _data()
     evaluate = programs.forward(_loss)

@@ -119,8 +119,10 @@ def _model(options: Options) -> tuple[Spec, transformer.Params]:
     if options.model is not None:
         chosen = settings.Model(name=options.model, dtype=options.dtype)
         model = load.load(chosen, key)
-        return model.spec, model.params
-    return SPEC, programs.init(SPEC, options.dtype, None)(key)
+        spec, params = model.spec, model.params
+    else:
+        spec, params = SPEC, programs.init(SPEC, options.dtype, None)(key)
+    return spec, programs.publish(params, options.dtype, spends=True)
 
 
 def _sampler(options: Options, spec: Spec) -> pool.Sampler:
@@ -209,17 +211,13 @@ def _products_seconds(options: Options, spec: Spec, params) -> float:
 
 
 def _products(spec: Spec, params, x, steps: int):
-    def layer(x, weights):
-        q, k, v = (jnp.tensordot(x, weights[f"w{name}"], 1) for name in "qkv")
-        some = q.mean() + k.mean() + v.mean()
-        x = x + jnp.tensordot(q, weights["wo"], 2) + some
-        gate, up = (jnp.tensordot(x, weights[f"w{name}"], 1) for name in "gu")
-        return jnp.tensordot(gate + up, weights["wd"], 1) * 1e-3, None
-
-    matrices = {name: x for name, x in params["layers"].items() if name[0] == "w"}
-
     def step(_, x):
-        x, _ = jax.lax.scan(layer, x, matrices)
+        for weights in params["layers"]:
+            q, k, v = (jnp.tensordot(x, weights[f"w{name}"], 1) for name in "qkv")
+            some = q.mean() + k.mean() + v.mean()
+            x = x + jnp.tensordot(q, weights["wo"], 2) + some
+            gate, up = (jnp.tensordot(x, weights[f"w{name}"], 1) for name in "gu")
+            x = jnp.tensordot(gate + up, weights["wd"], 1) * 1e-3
         logits = jnp.einsum("bd,vd->bv", x, params[spec.unembedding])
         return x + logits.max(-1, keepdims=True) * 1e-3
 

@@ -10,7 +10,9 @@ with its own mask: the prefix (the question), the cache (what was decoded before
 the tokens of this call. A query sees the keys at its own position and before, so the
 same rule serves training, prefill and decoding, whatever the padding.
 
-The only file that uses Linen. Layers are stacked on axis 0 and scanned.
+The only file that uses Linen. Layers are stacked on axis 0 and scanned; or, to decode,
+they stand apart, `params["layers"]` being a tuple, and follow one another in the
+program: a scan would copy each layer's parameters and keys for every token.
 """
 
 import math
@@ -21,18 +23,25 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from grpo_jax.models import attention
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
 from grpo_jax.section import Refused
 
 Params = dict[str, Any]
+# Of all layers: stacked, or one array for each if the layers stand apart.
+Keys = Float[Array, "L ... K H S"] | tuple[Float[Array, "... K H S"], ...]
+Values = Float[Array, "L ... K S H"] | tuple[Float[Array, "... K S H"], ...]
+
+
+APART = "layer_"  # and a number: the name of a layer that stands apart
 
 
 class Segment(NamedTuple):
     """Keys and values of tokens that queries may look at; `...` is B, or B G."""
 
-    key: Float[Array, "L ... S K H"]
-    value: Float[Array, "L ... S K H"]
+    key: Keys
+    value: Values
     position: Int[Array, "... S"]
     is_token: Bool[Array, "... S"]  # False: padding, or not written yet
 
@@ -55,13 +64,20 @@ def forward(
     tokens: Int[Array, "B G T"],
     position: Int[Array, "B G T"],
     is_token: Bool[Array, "B G T"],
-    prefix: Segment | None = None,  # of the questions, [L, B, P, K, H]
-    cache: Segment | None = None,  # of these rows, [L, B, G, S, K, H]
+    prefix: Segment | None = None,  # of the questions, keys [L, B, K, H, P]
+    cache: Segment | None = None,  # of these rows, keys [L, B, G, K, H, S]
+    column: int | Int[Array, ""] = 0,  # of the cache, where the tokens go
     numerics: Numerics = Numerics(),
 ) -> tuple[Float[Array, "B G T D"], Segment]:
-    """Hidden states ready for `unembed`, and the tokens' own segment."""
+    """Hidden states ready for `unembed`; and the cache with these tokens in it.
+
+    Without a cache, the tokens' own segment.
+    """
     _need_float64(numerics)
-    inputs = tokens, position, is_token, prefix, cache
+    inputs = tokens, position, is_token, prefix, cache, column
+    if isinstance(params["layers"], tuple):
+        by_name = {f"{APART}{i}": layer for i, layer in enumerate(params["layers"])}
+        params = {k: x for k, x in params.items() if k != "layers"} | by_name
     with jax.default_matmul_precision(numerics.products):
         return _Decoder(spec, numerics).apply({"params": params}, *inputs)
 
@@ -75,16 +91,12 @@ def unembed(
     """Logits over the vocabulary."""
     _need_float64(numerics)
     weight = params[spec.unembedding].astype(hidden.dtype)
-    dtype = _at_least(numerics, numerics.logits)
+    dtype = attention.at_least(numerics, numerics.logits)
     with jax.default_matmul_precision(numerics.products):
         logits = jnp.einsum(
             "...d,vd->...v", hidden, weight, preferred_element_type=dtype
         )
-    return _softcap(logits, spec.logit_softcap)
-
-
-def _at_least(numerics: Numerics, dtype: str) -> jnp.dtype:
-    return jnp.promote_types(dtype, numerics.compute)
+    return attention.softcap(logits, spec.logit_softcap)
 
 
 def _need_float64(numerics: Numerics):
@@ -111,17 +123,8 @@ def prefill(
 
 def as_prefix(segment: Segment) -> Segment:
     """A segment of one row per question, without its G axis of size 1."""
-    key, value = segment.key[:, :, 0], segment.value[:, :, 0]
-    return Segment(key, value, segment.position[:, 0], segment.is_token[:, 0])
-
-
-def write(cache: Segment, new: Segment, column: int | Int[Array, ""]) -> Segment:
-    """The cache with a segment's tokens from `column` on."""
-    put = jax.lax.dynamic_update_slice_in_dim
-    key = put(cache.key, new.key.astype(cache.key.dtype), column, 3)
-    value = put(cache.value, new.value.astype(cache.value.dtype), column, 3)
-    position = put(cache.position, new.position, column, 2)
-    return Segment(key, value, position, put(cache.is_token, new.is_token, column, 2))
+    stored = jax.tree.map(lambda x: x.squeeze(-4), (segment.key, segment.value))
+    return Segment(*stored, segment.position[:, 0], segment.is_token[:, 0])
 
 
 class _Decoder(nn.Module):
@@ -129,7 +132,9 @@ class _Decoder(nn.Module):
     numerics: Numerics
 
     @nn.compact
-    def __call__(self, tokens, position, is_token, prefix=None, cache=None):
+    def __call__(
+        self, tokens, position, is_token, prefix=None, cache=None, column=None
+    ):
         spec, numerics = self.spec, self.numerics
         shape = spec.vocab, spec.width
         embed = self.param("embed", nn.initializers.normal(0.02), shape)
@@ -141,17 +146,41 @@ class _Decoder(nn.Module):
         if spec.scaled_embedding:
             x = x * jnp.asarray(spec.width**0.5, x.dtype)
         own = position, is_token
-        seen = [(s.position, s.is_token) for s in (prefix, cache) if s is not None]
+        if cache is not None:
+            own = _write(cache[2:], own, column, (-1, -1))
+        before = [] if prefix is None else [prefix]
+        seen = [(s.position, s.is_token) for s in before]
         surroundings = (
-            [_rotation(rope, spec, position, numerics) for rope in _ropes(spec)],
-            [_visible(spec, position, *segment) for segment in [*seen, own]],
+            [
+                attention.rotation(rope, spec, position, numerics)
+                for rope in _ropes(spec)
+            ],
+            [attention.visible(spec, position, *segment) for segment in [*seen, own]],
+            column,
         )
-        stored = [(s.key, s.value) for s in (prefix, cache) if s is not None]
-        is_sliding = jnp.asarray(spec.is_sliding or (False,) * spec.layers)
-        layers = _stack(spec, numerics)(spec, numerics, name="layers")
-        x, (key, value) = layers(x, (is_sliding, stored), surroundings)
+        before += [] if cache is None else [cache]
+        stored = [(s.key, s.value) for s in before]
+        if self.has_variable("params", f"{APART}0"):
+            x, kv = self.one_by_one(x, stored, surroundings)
+        else:
+            layers = _stack(spec, numerics)(spec, numerics, name="layers")
+            is_sliding = jnp.asarray(_is_sliding(spec))
+            x, kv = layers(x, (is_sliding, stored), surroundings)
         x = _norm(self, "norm", x, spec, numerics)
-        return x, Segment(key, value, *own)
+        return x, Segment(*kv, *own)
+
+    def one_by_one(self, x, stored, surroundings):
+        own = []
+        for i, is_sliding in enumerate(_is_sliding(self.spec)):
+            layer = _Layer(self.spec, self.numerics, name=f"{APART}{i}")
+            of_layer = [(key[i], value[i]) for key, value in stored]
+            x, kv = layer(x, (is_sliding, of_layer), surroundings)
+            own.append(kv)
+        return x, tuple(zip(*own, strict=True))
+
+
+def _is_sliding(spec: Spec) -> tuple[bool, ...]:
+    return spec.is_sliding or (False,) * spec.layers
 
 
 def _stack(spec: Spec, numerics: Numerics):
@@ -194,7 +223,7 @@ class _Layer(nn.Module):
         """The attention's output, and the keys and values of these tokens."""
         spec, numerics = self.spec, self.numerics
         is_sliding, stored = by_layer
-        rotations, visible = surroundings
+        rotations, visible, column = surroundings
         q = self.project("wq", x, 1, (spec.heads, spec.head_size), spec.qkv_bias)
         k = self.project("wk", x, 1, (spec.kv_heads, spec.head_size), spec.qkv_bias)
         v = self.project("wv", x, 1, (spec.kv_heads, spec.head_size), spec.qkv_bias)
@@ -205,10 +234,15 @@ class _Layer(nn.Module):
         if spec.local_rope:
             choose = lambda far, near: jnp.where(is_sliding, near, far)  # noqa: E731
             rotation = jax.tree.map(choose, *rotations)
-        q, k = _rotate(q, rotation), _rotate(k, rotation)
+        q, k = attention.rotate(q, rotation), attention.rotate(k, rotation)
+        own = jnp.moveaxis(k, 2, 4), jnp.moveaxis(v, 2, 3)  # as they are stored
+        if len(stored) == len(visible):  # the last is the cache
+            # Written before it is read: so it needs no second buffer.
+            *stored, cache = stored
+            own = _write(cache, own, column, (-1, -2))
         masks = [jnp.where(is_sliding, near, far) for far, near in visible]
-        out = _attention(spec, numerics, q, [*stored, (k, v)], masks)
-        return self.project("wo", out, 2, (spec.width,), spec.out_bias), (k, v)
+        out = attention.attend(spec, numerics, q, [*stored, own], masks)
+        return self.project("wo", out, 2, (spec.width,), spec.out_bias), own
 
     def mlp(self, x):
         spec = self.spec
@@ -247,11 +281,21 @@ def _normal_by_fan_in(inputs: int, depth: int):
     return initial
 
 
+def _write(cache, own, column, axes):
+    """The cache with the tokens' own from `column` on, along the axis of columns."""
+
+    def write(old, new, axis):
+        new = new.astype(old.dtype)
+        return jax.lax.dynamic_update_slice_in_dim(old, new, column, axis)
+
+    return tuple(map(write, cache, own, axes))
+
+
 def _norm(module: nn.Module, name: str, x: Array, spec: Spec, numerics: Numerics):
     """x / √(mean x² + ε) · weight over the last axis."""
     initial = nn.initializers.zeros if spec.norm_plus_one else nn.initializers.ones
     weight = module.param(name, initial, x.shape[-1:])
-    dtype = _at_least(numerics, numerics.norm)
+    dtype = attention.at_least(numerics, numerics.norm)
     y = x.astype(dtype)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + spec.norm_eps)
     weight = weight.astype(dtype) + spec.norm_plus_one
@@ -260,61 +304,3 @@ def _norm(module: nn.Module, name: str, x: Array, spec: Spec, numerics: Numerics
 
 def _ropes(spec: Spec) -> list:
     return [spec.rope, spec.local_rope] if spec.local_rope else [spec.rope]
-
-
-def _rotation(rope, spec: Spec, position: Array, numerics: Numerics):
-    """cos and sin [B, G, T, 1, H/2] of every position."""
-    dtype = _at_least(numerics, numerics.norm)
-    frequency = jnp.asarray(rope.frequencies(spec.head_size), dtype)
-    angle = position[..., None, None].astype(dtype) * frequency.reshape(1, 1, 1, 1, -1)
-    return jnp.cos(angle) * rope.attention_factor, jnp.sin(
-        angle
-    ) * rope.attention_factor
-
-
-def _rotate(x: Array, rotation) -> Array:
-    """Turns each pair (x_i, x_{i+H/2}) by its position's angle."""
-    cos, sin = rotation
-    a, b = jnp.split(x.astype(cos.dtype), 2, -1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
-
-
-def _visible(spec: Spec, query: Array, key: Array, is_token: Array):
-    """The keys each query sees, [B, (G or 1), T, S]: in full and in sliding layers."""
-    if key.ndim == 2:  # the question's, shared by its group
-        key, is_token = key[:, None], is_token[:, None]
-    back = query[..., :, None] - key[..., None, :]
-    full = is_token[..., None, :] & (back >= 0)
-    return full, full & (back < spec.window) if spec.window else full
-
-
-def _attention(spec: Spec, numerics: Numerics, q: Array, stored, masks) -> Array:
-    """One softmax over all segments; keys without a G axis serve a whole group."""
-    dtype = _at_least(numerics, numerics.softmax)
-    q = q * jnp.asarray(spec.query_scale, q.dtype)
-    q = q.reshape(*q.shape[:3], spec.kv_heads, -1, spec.head_size)
-    lowest = jnp.finfo(dtype).min
-    logits = []
-    for (key, _), mask in zip(stored, masks, strict=True):
-        keys = "bskh" if key.ndim == 4 else "bgskh"
-        product = jnp.einsum(
-            f"bgtkrh,{keys}->bgkrts",
-            q,
-            key.astype(q.dtype),
-            preferred_element_type=dtype,
-        )
-        product = _softcap(product, spec.attention_softcap)
-        logits.append(jnp.where(mask[:, :, None, None], product, lowest))
-    top = jnp.stack([x.max(-1) for x in logits]).max(0)[..., None]
-    powers = [jnp.exp(x - jax.lax.stop_gradient(top)) for x in logits]
-    total = sum(x.sum(-1) for x in powers)
-    out = 0.0
-    for (_, value), power in zip(stored, powers, strict=True):
-        values = "bskh" if value.ndim == 4 else "bgskh"
-        share = (power / total[..., None]).astype(q.dtype)
-        out += jnp.einsum(f"bgkrts,{values}->bgtkrh", share, value.astype(q.dtype))
-    return out.reshape(*out.shape[:3], spec.heads, spec.head_size)
-
-
-def _softcap(x: Array, cap: float | None) -> Array:
-    return x if cap is None else cap * jnp.tanh(x / cap)

@@ -6,7 +6,8 @@ a row that began later has nothing in the columns before. What a row draws depen
 its question, its sample and its place alone, never on where it stands or beside whom.
 
 What is kept between calls stands in D lanes, one per device that rows are cut over. A
-row stays in its lane, so no keys or values ever travel.
+row stays in its lane, so no keys or values ever travel. Layers stand apart (see
+`transformer`), in the parameters as in the cache.
 """
 
 from typing import NamedTuple
@@ -23,17 +24,17 @@ from grpo_jax.sampling import draw
 
 
 class Store(NamedTuple):
-    """Keys and values of all rows at hand; S grows with the rows."""
+    """Keys and values of all rows at hand, by layer; S grows with the rows."""
 
-    key: Float[Array, "L D R S K H"]
-    value: Float[Array, "L D R S K H"]
+    key: tuple[Float[Array, "D R K H S"], ...]
+    value: tuple[Float[Array, "D R K S H"], ...]
 
 
 class Prefixes(NamedTuple):
     """Keys and values of all questions at hand, without their last tokens."""
 
-    key: Float[Array, "L D Q P K H"]
-    value: Float[Array, "L D Q P K H"]
+    key: tuple[Float[Array, "D Q K H P"], ...]
+    value: tuple[Float[Array, "D Q K P H"], ...]
     position: Int[Array, "D Q P"]
     is_token: Bool[Array, "D Q P"]
 
@@ -89,8 +90,8 @@ def segment(
             params,
             blocks,
             cache,
-            (token, rows.first + age, is_live),
             column + i,
+            (token, rows.first + age, is_live),
             numerics,
         )
         allowed = _allowed(limits, age, logits.shape[-1])
@@ -108,60 +109,48 @@ def segment(
     return _put_back(store, cache), drawn
 
 
-def _step(spec, params, blocks, cache, last, column, numerics):
+def _step(spec, params, blocks, cache, column, last, numerics):
     """Logits of what follows the last tokens, which are written to the cache."""
     inputs = (x[:, :, None] for x in last)
-    hidden, own = transformer.forward(spec, params, *inputs, blocks, cache, numerics)
-    logits = transformer.unembed(spec, params, hidden[:, :, 0], numerics)
-    return logits, transformer.write(cache, own, column)
+    hidden, cache = transformer.forward(
+        spec, params, *inputs, blocks, cache, column, numerics
+    )
+    return transformer.unembed(spec, params, hidden[:, :, 0], numerics), cache
 
 
 def _of_blocks(prefixes: Prefixes, slot: Array, in_slots: bool) -> transformer.Segment:
     """The prefix of each block's question."""
-    if in_slots:
-        N = len(slot)
-        key, value = (x.reshape(x.shape[0], N, *x.shape[3:]) for x in prefixes[:2])
-        position, is_token = (x.reshape(N, -1) for x in prefixes[2:])
-        return transformer.Segment(key, value, position, is_token)
-    by_lane = slot.reshape(prefixes.position.shape[0], -1)
+    by_lane = slot.reshape(len(prefixes.position), -1)
 
     def pick(x):
-        of_lane = jax.vmap(lambda x, i: x[:, i], (1, 0), 1)
-        return of_lane(x, by_lane).reshape(x.shape[0], -1, *x.shape[3:])
+        if not in_slots:
+            x = jax.vmap(lambda x, i: x[i])(x, by_lane)
+        return x.reshape(len(slot), *x.shape[2:])
 
-    def pick_mask(x):
-        return jax.vmap(lambda x, i: x[i])(x, by_lane).reshape(len(slot), -1)
-
-    return transformer.Segment(
-        pick(prefixes.key),
-        pick(prefixes.value),
-        pick_mask(prefixes.position),
-        pick_mask(prefixes.is_token),
-    )
+    return transformer.Segment(*jax.tree.map(pick, prefixes))
 
 
 def _view(store: Store, rows: Rows, column: Array) -> transformer.Segment:
     """The first rows of each lane, in blocks, with what each row has in the cache."""
     N, G = rows.token.shape
-    per_lane = N * G // store.key.shape[1]
+    D, *_, S = store.key[0].shape
 
     def in_blocks(x):
-        return x[:, :, :per_lane].reshape(x.shape[0], N, G, *x.shape[3:])
+        return x[:, : N * G // D].reshape(N, G, *x.shape[2:])
 
-    columns = jnp.arange(store.key.shape[3])[None, None, :]
+    columns = jnp.arange(S)[None, None, :]
     since_start = columns - (column - rows.age)[:, :, None]
     is_token = (since_start >= 0) & (columns < column)
     position = rows.first[:, :, None] + since_start
-    key, value = in_blocks(store.key), in_blocks(store.value)
-    return transformer.Segment(key, value, position, is_token)
+    return transformer.Segment(*jax.tree.map(in_blocks, store), position, is_token)
 
 
 def _put_back(store: Store, cache: transformer.Segment) -> Store:
     def over(old, new):
-        rows = new.reshape(*old.shape[:2], -1, *old.shape[3:])
-        return jax.lax.dynamic_update_slice_in_dim(old, rows, 0, 2)
+        rows = new.reshape(len(old), -1, *old.shape[2:])
+        return jax.lax.dynamic_update_slice_in_dim(old, rows, 0, 1)
 
-    return Store(over(store.key, cache.key), over(store.value, cache.value))
+    return jax.tree.map(over, store, Store(cache.key, cache.value))
 
 
 def _allowed(limits: Limits, age: Array, vocab: int) -> Bool[Array, "N G V"]:
@@ -172,31 +161,40 @@ def _allowed(limits: Limits, age: Array, vocab: int) -> Bool[Array, "N G V"]:
     return (ids < limits.size)[None, None, :] & ~(early & is_stop)
 
 
-def empty(
-    spec: Spec, lanes: int, rows: int, columns: int, dtype: str
-) -> tuple[Float[Array, "L D R S K H"], Float[Array, "L D R S K H"]]:
-    """Room for that many rows, or questions, in each lane: keys and values."""
-    shape = spec.layers, lanes, rows, columns, spec.kv_heads, spec.head_size
-    return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+def empty(spec: Spec, lanes: int, rows: int, columns: int, dtype: str) -> Store:
+    """Room for that many rows, or questions, in each lane."""
+
+    def of_layers(*shape):
+        shape = lanes, rows, spec.kv_heads, *shape
+        return tuple(jnp.zeros(shape, dtype) for _ in range(spec.layers))
+
+    H = spec.head_size
+    return Store(of_layers(H, columns), of_layers(columns, H))
 
 
 def relay(store: Store, source: Int[Array, "D R"], shift: Int[Array, ""]) -> Store:
     """Row i of a lane becomes its row `source[i]`, columns moved to the left."""
 
-    def of_lane(x, source):
-        columns = jnp.arange(x.shape[2]) + shift
-        kept = jnp.minimum(columns, x.shape[2] - 1)  # nothing reads what lies behind
-        return x[:, source[:, None], kept[None, :]]
+    S = store.key[0].shape[-1]
+    kept = jnp.minimum(jnp.arange(S) + shift, S - 1)  # nothing reads what lies behind
 
-    move = jax.vmap(of_lane, (1, 0), 1)
-    return Store(move(store.key, source), move(store.value, source))
+    def move(x, axis):
+        rows = jax.vmap(lambda x, i: x[i])(x, source)
+        return jnp.take(rows, kept, axis)
+
+    return Store(
+        tuple(move(x, -1) for x in store.key), tuple(move(x, -2) for x in store.value)
+    )
 
 
 def grow(store: Store, columns: int) -> Store:
     """The same with more columns."""
-    padding = [(0, 0)] * store.key.ndim
-    padding[3] = 0, columns - store.key.shape[3]
-    return Store(jnp.pad(store.key, padding), jnp.pad(store.value, padding))
+    more = 0, columns - store.key[0].shape[-1]
+    no = 0, 0
+    return Store(
+        tuple(jnp.pad(x, (no, no, no, no, more)) for x in store.key),
+        tuple(jnp.pad(x, (no, no, no, more, no)) for x in store.value),
+    )
 
 
 def enter(
@@ -209,17 +207,8 @@ def enter(
     lanes, each = slot.shape
 
     def put(old, new):
-        new = new.astype(old.dtype).reshape(old.shape[0], lanes, each, *old.shape[3:])
-        into = lambda x, i, new: x.at[:, i].set(new, mode="drop")  # noqa: E731
-        return jax.vmap(into, (1, 0, 1), 1)(old, slot, new)
-
-    def put_mask(old, new):
+        new = new.astype(old.dtype).reshape(lanes, each, *old.shape[2:])
         into = lambda x, i, new: x.at[i].set(new, mode="drop")  # noqa: E731
-        return jax.vmap(into)(old, slot, new.reshape(lanes, each, -1))
+        return jax.vmap(into)(old, slot, new)
 
-    return Prefixes(
-        put(prefixes.key, new.key),
-        put(prefixes.value, new.value),
-        put_mask(prefixes.position, new.position),
-        put_mask(prefixes.is_token, new.is_token),
-    )
+    return jax.tree.map(put, prefixes, Prefixes(*new))

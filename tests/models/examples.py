@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from grpo_jax import programs
 from grpo_jax.models import transformer
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Rope, Spec
@@ -60,6 +61,11 @@ def params_of(spec, dtype="float32", seed=0):
     leaves = [jnp.asarray(x, dtype) for x in draws]
     params = jax.tree.unflatten(structure, leaves)
     return params | {"embed": params["embed"] - 1}
+
+
+def published(spec, dtype="float32", seed=0):
+    """The same, to sample with."""
+    return programs.publish(params_of(spec, dtype, seed), dtype)
 
 
 forward = jax.jit(transformer.forward, static_argnames=("spec", "numerics"))

@@ -60,7 +60,8 @@ def test_greedy_answers_are_the_same_token_for_token(ours, theirs):
     asked = [pool.Question(i, ours.tokenizer.encode(c)) for i, c in enumerate(chats)]
     key = jax.random.key(0)
     differ = []
-    for group in rollout.answers(sampler, ours.params, asked, key):
+    params = programs.publish(ours.params, "float32")
+    for group in rollout.answers(sampler, params, asked, key):
         question = list(asked[group.number].tokens)
         got = group.tokens[0, : group.length[0]].tolist()
         ids = torch.tensor([question])

@@ -1,0 +1,114 @@
+"""Programs lowered for devices that are not here are those that a rollout runs."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from grpo_jax import cli, plan, pool, programs, sharding, topology
+from grpo_jax.models.settings import Numerics
+from grpo_jax.sampling.settings import Sampling
+from tests.models import examples
+
+SPEC = examples.SPECS["qwen2"]
+
+
+def sampler_on(mesh):
+    chosen = Sampling(temperature=1.0, max_new=16, segment=16, cache="bfloat16")
+    numerics = Numerics(compute="bfloat16")
+    return pool.Sampler(SPEC, chosen, 4, (1, 2), SPEC.vocab, numerics, mesh)
+
+
+class Noted:
+    """Stands before a program and remembers what it is called, or lowered, with."""
+
+    def __init__(self, program):
+        self.program = program
+
+    def __call__(self, *args, **fixed):
+        self.args, self.fixed = jax.tree.leaves(args), fixed
+        return self.program(*args, **fixed)
+
+    def lower(self, *args, **fixed):
+        self.args, self.fixed = jax.tree.leaves(args), fixed
+
+
+def test_the_plan_is_what_a_rollout_runs(monkeypatch):
+    """Same shapes, same places, same choices; the rollout itself is the reference."""
+    sampler = sampler_on(sharding.mesh(2, 1, 2))
+    real = programs.decoding(sampler.spec, sampler.numerics, sampler.mesh)
+
+    def noting(*_):
+        return real._replace(prefill=Noted(real.prefill), segment=Noted(real.segment))
+
+    planned = noting()
+    monkeypatch.setattr(programs, "decoding", lambda *_: planned)
+    assert [name for name, _ in plan.sampling(sampler, "bfloat16", 5, 20)]
+    run = noting()
+    monkeypatch.setattr(programs, "decoding", lambda *_: run)
+    params = programs.publish(examples.params_of(SPEC), "bfloat16", sampler.mesh)
+    asked = [pool.Question(i, [5] * 20) for i in range(5)]
+    rollout = pool.Pool(sampler, params, asked, jax.random.key(0))
+    rollout.arrange()
+    rollout.dispatch()
+    for name in ("prefill", "segment"):
+        ahead, real = getattr(planned, name), getattr(run, name)
+        assert ahead.fixed == real.fixed
+        for a, b in zip(ahead.args, real.args, strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            assert a.sharding.is_equivalent_to(b.sharding, a.ndim)
+
+
+def test_bytes_of_a_device_by_hand():
+    """Parameters are whole on each device, the rows' keys and values are cut."""
+    sampler = sampler_on(sharding.mesh(4, 1, 1))
+    planned = dict(plan.sampling(sampler, "bfloat16", questions=8, longest=33))
+    found = plan.memory(planned["decode"].compile())
+    parameters = sum(x.size for x in jax.tree.leaves(examples.params_of(SPEC)))
+    token = SPEC.layers * 2 * SPEC.kv_heads * SPEC.head_size
+    rows, questions, width = 8 * 4 / 4, 8 / 4, 48 - 1  # 33 tokens stand in 48
+    expected = 2 * (parameters + token * (16 * rows + width * questions))
+    assert expected == pytest.approx(found["arguments"] * topology.GIB, rel=0.02)
+    assert found["in all"] >= found["arguments"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["v5e-9"], "'v5e-9' is not a machine known here"),
+        (["h100"], "'h100' is not a machine known here"),
+        (["h100x0"], "'h100x0' is not a machine known here"),
+        (["v5e-8", "--model", "gpt-9"], "'gpt-9' is no model known by name"),
+    ],
+)
+def test_what_is_refused(words, message, capsys):
+    assert cli.main(["bench", "compile", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("machine", "package"),
+    [("v5e-8", "libtpu"), ("v5p-8", "libtpu"), ("h100x8", "jax_cuda13_plugin")],
+)
+def test_the_sampler_compiles_for_a_machine_that_is_not_here(machine, package):
+    """In a process of its own: a compiler may crash, and must not take pytest along."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package}, the compiler for {machine}, is not installed")
+    size = ["--prompts", "16", "--group", "2", "--new", "16", "--prompt-tokens", "16"]
+    words = ["bench", "compile", machine, "--model", "smollm2-135m", *size]
+    quick = os.environ | {"JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1.0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "grpo_jax", *words],
+        capture_output=True,
+        text=True,
+        env=quick,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])["gib_per_device"][machine]
+    # 134.5M parameters in bfloat16, and few keys and values
+    assert 0.25 < found["decode"]["arguments"] < found["decode"]["in all"] < 0.4
