@@ -60,10 +60,11 @@ def sampling(
         params,
         decode.Prefixes(*_empty(sampler, room.slots, width), *masks),
         _empty(sampler, shape.size, columns),
-        decode.Rows(*numbers, rows("bool", N, G)),
+        decode.Rows(*numbers, rows("bool", N, G), rows("int32", N, G)),
         *jax.tree.map(lambda x: _at(jnp.asarray(x), everywhere), known),
         steps=settings.segment,
         in_slots=shape == (room.slots, sampler.group_size),
+        at_rest=True,
     )
     yield "decode", lowered
 

@@ -59,7 +59,8 @@ def room(sampler: Sampler, questions: int, longest: int) -> Room:
         at_once = max(1, settings.rows // (G * lanes))
         slots = 2 * at_once  # some rows of more questions may be left
         batch = min(batch, -(-at_once // 4))
-    ladder = shapes.ladder(at_once, G, width, settings.rungs)
+    by_group = slots == at_once
+    ladder = shapes.ladder(at_once, G, width, settings.rungs, by_group=by_group)
     return Room(width, ladder, slots, min(at_once, batch))
 
 
@@ -134,13 +135,21 @@ class Pool:
 
     def arrange(self):
         """Lets questions in, and lays the live rows into the smallest shape."""
-        segment = self.sampler.settings.segment
+        settings = self.sampler.settings
+        segment = settings.segment
         entered = self.enter()
         live = self._live()
         shape = next(s for s in reversed(self.ladder) if all(map(s.holds, live)))
-        is_full = self.column + segment > self.columns
-        if entered or shape != self.shape or is_full:
+        if entered or shape != self.shape:
             self._relay(shape)
+        oldest = int(self.age[self.is_live].max(initial=0))
+        columns = shapes.columns(oldest + segment, segment, settings.max_new)
+        if columns > self.columns:
+            first = crossing.up(
+                (self.column - oldest) % self.columns, self.run.everywhere
+            )
+            self.store = self.run.grow(self.store, first, columns=columns)
+            self.column = oldest
 
     def dispatch(self) -> draw.Drawn:
         """Starts the next segment of every live row."""
@@ -156,9 +165,10 @@ class Pool:
             age=self.age[at],
             budget=self.budget[at],
             is_live=self.is_live[at] & (self.sample >= 0),
+            source=self.source,
         )
         rows = crossing.up(rows, self.run.rows)
-        column = crossing.up(self.column, self.run.everywhere)
+        column = crossing.up(self.column % self.columns, self.run.everywhere)
         known = self.limits, self.rule, self.key, column
         self.store, drawn = self.run.segment(
             self.params,
@@ -168,8 +178,10 @@ class Pool:
             *known,
             steps=segment,
             in_slots=self._is_in_slots(self.shape),
+            at_rest=self.shape == self.ladder[0] and not self.is_moved,
         )
         self.column += segment
+        self._come_to_rest()
         return drawn
 
     def take(self, drawn: draw.Drawn, watch: Watch | None):
@@ -212,14 +224,15 @@ class Pool:
             needed = widths[-1]
         for columns in widths:
             if columns > self.columns:
-                self.store = self.run.grow(self.store, columns=columns)
+                first = crossing.up(0, self.run.everywhere)
+                self.store = self.run.grow(self.store, first, columns=columns)
             for shape in self.ladder:
                 self._stand(shape)
-                self.column = 0
                 jax.block_until_ready(self.dispatch())
-            self.column = 1
-            source = np.zeros((self.lanes, self.store.key[0].shape[1]), int)
-            self._move(source, 0)
+            if settings.rows is not None:  # rows may come in and others move
+                self._stand(self.ladder[0])
+                self.is_moved = True
+                jax.block_until_ready(self.dispatch())
 
     def _live(self) -> list[list[int]]:
         """The live rows of each group that has any, by lane."""
@@ -283,6 +296,12 @@ class Pool:
         self.shape = shape
         self.slot = np.repeat(np.arange(self.lanes) * self.slots, shape.blocks)
         self.sample = np.full((len(self.slot), shape.rows), -1)
+        self._come_to_rest()
+
+    def _come_to_rest(self):
+        """Row i of a lane stands at i of its store."""
+        places = np.arange(self.sample.size) % self.shape.size
+        self.source, self.is_moved = places.reshape(self.sample.shape), False
 
     def _is_in_slots(self, shape: shapes.Shape) -> bool:
         """Whether each question's block is its slot, so that no prefix is copied."""
@@ -305,26 +324,10 @@ class Pool:
                 self.slot[block[lane]] = slot
                 self.sample[block[lane], : len(part)] = part
                 block[lane] += 1
-        oldest = int(self.age[self.is_live].max(initial=0))
-        source = np.zeros((self.lanes, self.store.key[0].shape[1]), int)
+        has_drawn = (self.sample >= 0) & (self.age[self.slot[:, None], self.sample] > 0)
         places = old[self.slot[:, None], np.maximum(self.sample, 0)]
-        source[:, : shape.size] = places.reshape(self.lanes, -1)
-        self._move(source, oldest)
-
-    def _move(self, source: np.ndarray, oldest: int):
-        """On the device: rows to their places, the oldest to the first column."""
-        settings = self.sampler.settings
-        at_rest = np.arange(source.shape[1])[None]
-        is_moved = np.any((source != at_rest)[:, : self.shape.size])
-        if self.column > 0 and (is_moved or self.column > oldest):
-            source = crossing.up(source, self.run.rows)
-            shift = crossing.up(self.column - oldest, self.run.everywhere)
-            self.store = self.run.relay(self.store, source, shift)
-        needed = oldest + settings.segment
-        columns = shapes.columns(needed, settings.segment, settings.max_new)
-        if columns > self.columns:
-            self.store = self.run.grow(self.store, columns=columns)
-        self.column = oldest
+        self.is_moved = bool(np.any(has_drawn & (places != self.source)))
+        self.source = places
 
     def _show(self, grown: np.ndarray, watch: Watch):
         for slot, sample in zip(*np.nonzero(grown), strict=True):

@@ -38,8 +38,7 @@ class Decoding(NamedTuple):
     prefill: Callable  # questions → their keys and values
     enter: Callable  # ... into their slots
     segment: Callable  # some tokens more of every row
-    relay: Callable  # rows to other places of their lanes
-    grow: Callable
+    grow: Callable  # more columns for every row
     empty: Callable
     rows: Any  # where the host's arrays of rows go
     everywhere: Any
@@ -65,10 +64,9 @@ def decoding(spec: Spec, numerics: Numerics, mesh: Mesh | None) -> Decoding:
         segment=_placed(
             segment,
             (_decode.Store(kv, kv), everywhere),
-            static_argnames=("steps", "in_slots"),
+            static_argnames=("steps", "in_slots", "at_rest"),
             donate_argnames="store",
         ),
-        relay=_placed(_decode.relay, kv, donate_argnames="store"),
         grow=_placed(_decode.grow, kv, static_argnames="columns"),
         empty=_placed(
             functools.partial(_decode.empty, spec),

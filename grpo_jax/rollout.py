@@ -33,6 +33,11 @@ def answers(
     """Each question's group, in the order in which they are done."""
     if not questions:
         return
+    if not isinstance(params["layers"], tuple):
+        raise Refused(
+            "these parameters are for training. Sample with the copy of them that "
+            "programs.publish makes."
+        )
     _check(sampler, questions)
     if sampler.settings.stop_strings and watch is None:
         raise Refused(
@@ -117,16 +122,27 @@ def ahead(items: Iterable, room: int) -> Iterator:
 def stop_strings(
     strings: Sequence[str], decode: Callable[[Sequence[int]], str]
 ) -> Watch:
-    """Ends a row with the token that completes one of the strings."""
+    """Ends a row with the token that completes one of the strings.
+
+    Only the tokens since the last look are decoded, and before them as many as a string
+    may begin in: each token gives it at least one byte.
+    """
+    margin = max(len(string.encode()) for string in strings) + 4
+    seen: dict[tuple[int, int], np.ndarray] = {}  # rows without any of them
 
     def watch(number: int, sample: int, tokens: np.ndarray) -> int | None:
+        before = seen.get((number, sample), tokens[:0])
+        same = np.array_equal(before, tokens[: len(before)])  # no other rollout's
+        start = max(0, len(before) - margin) if same else 0
+
         def is_complete(n):
-            text = decode(tokens[:n].tolist())
+            text = decode(tokens[start:n].tolist())
             return any(string in text for string in strings)
 
         if not is_complete(len(tokens)):
+            seen[number, sample] = tokens.copy()
             return None
-        low, high = 0, len(tokens)  # complete with `high` tokens, not with `low`
+        low, high = start, len(tokens)  # complete with `high` tokens, not with `low`
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if is_complete(middle) else (middle, high)

@@ -299,6 +299,25 @@ def test_strings_without_a_text_and_cuts_without_a_sense_are_refused():
             run(watch=lambda *row, keep=keep: keep, stops=())
 
 
+def test_a_watch_looks_at_new_tokens_only_and_at_any_rollout():
+    """Rows of 200 letters, seen eight more at a time; the cut is that of one look."""
+    rng, decoded = np.random.default_rng(0), []
+
+    def counted(tokens):
+        decoded.append(len(tokens))
+        return letters(tokens)
+
+    watch = rollout.stop_strings(("aab", "zq"), counted)
+    for _ in range(20):  # the same row of other rollouts
+        row = rng.integers(0, 26, 200) * (rng.random(200) < 0.9)
+        looks = (watch(0, 0, row[:n]) for n in range(8, 201, 8))
+        cut = next((keep for keep in looks if keep is not None), None)
+        text = letters(row)
+        ends = [text.find(s) + len(s) for s in ("aab", "zq") if s in text]
+        assert cut == (min(ends) if ends else None)
+    assert max(decoded) <= 8 + 3 + 4
+
+
 def test_a_stop_string_that_never_comes_changes_nothing():
     same(baseline(), run(watch=rollout.stop_strings(("not a letter: 7",), letters)))
 
@@ -346,7 +365,7 @@ def test_the_shape_follows_the_live_rows():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool.Pool, "dispatch", dispatch)
         run(asked=asked, stops=(), rungs=6, segment=4)
-    assert sizes == [32, 8, 8, 8]
+    assert sizes == [32, 13, 13, 13]  # of 32, 22, 13, 7 and 1, the least that holds 8
 
 
 def test_waiting_questions_come_in_as_rows_leave():

@@ -45,7 +45,7 @@ FLOORS = [
     {"losses/objective", "advantages/tokens"},
     {"advantages/estimate", "experiment"},
     {"advantages/measure"},
-    {"prepare", "selftest"},
+    {"prepare", "selftest", "bench/ceilings"},
     {"bench/losses", "bench/sampling", "bench/compile", "model_commands"},
     {"cli"},
     {"__main__"},

@@ -4,8 +4,9 @@
 
 Every row draws exactly `--new` tokens; with `--lengths geometric` rows end early, with
 a mean of a fifth of that, and the time is compared with that of the same rows if every
-step had cost its live rows alone. Without `--model` the model is a Llama of 50M random
-parameters. The last line is one JSON object.
+step had cost its live rows alone. `--groups 1 8 64` gives a table over the group size
+instead. Without `--model` the model is a Llama of 50M random parameters. The last line
+is one JSON object.
 """
 
 import heapq
@@ -16,11 +17,13 @@ import time
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
+from rich.console import Console
+from rich.table import Table
 
-from grpo_jax import pool, prng, programs, rollout
+from grpo_jax import crossing, pool, prng, programs, rollout, scoring
+from grpo_jax.bench import ceilings
 from grpo_jax.models import load, settings, transformer
 from grpo_jax.models.spec import Spec
 from grpo_jax.sampling.settings import Sampling
@@ -41,6 +44,7 @@ class Options(NamedTuple):
     model: str | None = None  # a folder, a .gguf file, ...: see sample
     prompts: int = 4  # B
     group: int = 8  # G
+    groups: tuple[int, ...] = ()  # a table over these group sizes
     new: int = 64  # tokens of a row, at most
     prompt_tokens: int = 16
     lengths: Literal["all", "geometric"] = "all"
@@ -55,34 +59,106 @@ class Options(NamedTuple):
 def main(words: list[str]) -> int:
     options = tyro.cli(Options, args=words, prog="python -m grpo_jax bench sampling")
     spec, params = _model(options)
+    print(
+        f"{options.prompts} questions × {options.group} samples × {options.new} tokens "
+        f"({options.lengths} of them), questions of {options.prompt_tokens}, "
+        f"{options.dtype}, {jax.devices()[0].device_kind}, {options.runs} runs"
+    )
+    if options.groups:
+        result = {"groups": _over_groups(options, spec, params)}
+    else:
+        result = _measure(options, spec, params)
+        result |= _beside(options, spec, params, result)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps(result | {"peak_rss_gb": round(used, 2)}))
+    return 0
+
+
+def _measure(options: Options, spec: Spec, params) -> dict[str, float]:
     sampler = _sampler(options, spec)
     rollout.warm_up(sampler, params, options.prompts, options.prompt_tokens)
     batches = [_questions(options, spec, seed) for seed in range(options.runs + 1)]
     _Run(sampler, params, batches[0])(0)
     compiled = _Compilations()
     runs = [_Run(sampler, params, asked)(1) for asked in batches[1:]]
-    questions = batches[1]
     result = {"recompiles": compiled.count}
-    seconds = statistics.median(run.seconds for run in runs)
+    result["rollout_s"] = statistics.median(run.seconds for run in runs)
     tokens = statistics.median(run.tokens for run in runs)
-    result |= {"rollout_tok_s": tokens / seconds, "rollout_s": seconds}
-    result["prefill_s"] = _prefill_seconds(sampler, params, questions, options)
-    result["decode_s"] = seconds - result["prefill_s"]
+    result["rollout_tok_s"] = tokens / result["rollout_s"]
+    result["prefill_s"] = _prefill_seconds(sampler, params, batches[1], options)
+    result["decode_s"] = result["rollout_s"] - result["prefill_s"]
+    return _rounded(result)
+
+
+def _beside(options: Options, spec: Spec, params, measured: dict) -> dict[str, float]:
+    """What the machine could do at most, and how far scoring is from the sampler."""
+    sampler, runs = _sampler(options, spec), options.runs
+    batches = [_questions(options, spec, seed) for seed in range(1, runs + 1)]
+    result = {}
     if options.lengths == "all":
-        result["products_s"] = _products_seconds(options, spec, params)
-        result["share_of_products"] = result["products_s"] / seconds
+        rows = options.prompts * options.group
+        result["products_s"] = ceilings.products(runs, spec, params, rows, options.new)
+        result["products_share"] = result["products_s"] / measured["rollout_s"]
+        a_second = measured["rollout_tok_s"] * ceilings.operations_a_token(spec, params)
+        result["matmul_gflops"] = ceilings.matmul(runs, options.dtype) / 1e9
+        result["matmul_share"] = a_second / 1e9 / result["matmul_gflops"]
+        tokens = options.prompts * options.prompt_tokens, rows * options.new / 2
+        read = ceilings.bytes_a_step(spec, params, *tokens, options.dtype)
+        result["bandwidth_gb_s"] = ceilings.bandwidth(runs) / 1e9
+        a_second = read * options.new / measured["decode_s"]
+        result["bandwidth_share"] = a_second / 1e9 / result["bandwidth_gb_s"]
     else:
-        oracle = _oracle_seconds(options, sampler, params, batches[1:])
-        result["oracle_s"] = oracle + result["prefill_s"]
-        result["over_oracle"] = seconds / result["oracle_s"]
-    result["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{options.prompts} questions × {options.group} samples × {options.new} tokens "
-        f"({options.lengths} of them), questions of {options.prompt_tokens}, "
-        f"{options.dtype}, {jax.devices()[0].device_kind}, {options.runs} runs"
-    )
-    print(json.dumps({k: round(v, 4) for k, v in result.items()}))
-    return 0
+        oracle = _oracle_seconds(options, sampler, params, batches)
+        result["oracle_s"] = oracle + measured["prefill_s"]
+        result["over_oracle"] = measured["rollout_s"] / result["oracle_s"]
+    worst, mean = _gap(options, sampler, params, batches[0])
+    return _rounded(result) | {"scoring_gap_max": worst, "scoring_gap_mean": mean}
+
+
+def _over_groups(options: Options, spec: Spec, params) -> list[dict]:
+    """One prefix serves a group of any size: what that costs as it grows."""
+    table = Table("G", "prefill s", "prefix MiB", "decode tok/s", "expected")
+    bandwidth, found = ceilings.bandwidth(options.runs), []
+    for G in options.groups:
+        chosen = options._replace(group=G, rungs=1)
+        whole = _measure(chosen, spec, params)
+        short = _measure(chosen._replace(prompt_tokens=16), spec, params)
+        asked = _questions(chosen, spec)
+        prefix = pool.Pool(_sampler(chosen, spec), params, asked, prng.root(0)).prefixes
+        prefix = sum(x.nbytes for x in jax.tree.leaves(prefix))
+        tokens = options.prompts * G * options.new
+        # As many rows of short questions, and reading the longer questions' keys.
+        expected = short["decode_s"] + options.new * prefix / bandwidth
+        row = {"G": G, "prefill_s": whole["prefill_s"], "prefix_bytes": prefix}
+        row["decode_tok_s"] = round(tokens / whole["decode_s"], 1)
+        row["expected_tok_s"] = round(tokens / expected, 1)
+        found.append(row)
+        shown = f"{prefix / 2**20:.1f}", f"{row['decode_tok_s']:.0f}"
+        share = f"{row['expected_tok_s']:.0f}"
+        table.add_row(str(G), f"{whole['prefill_s']:.3f}", *shown, share)
+    Console().print(table)
+    return found
+
+
+def _gap(options: Options, sampler, params, questions) -> tuple[float, float]:
+    """Between log-probabilities as they were drawn and as scoring finds them."""
+    key = prng.step_key(prng.root(0), prng.Stream.SAMPLE, 1)
+    groups = rollout.answers(sampler, params, questions, key)
+    groups = sorted(groups, key=lambda group: group.number)
+    tokens = np.stack([group.tokens for group in groups])
+    length = np.stack([group.length for group in groups])
+    is_token = np.arange(tokens.shape[-1]) < length[..., None]
+    asked = np.asarray([question.tokens for question in questions])
+    texts = scoring.Texts(asked, np.ones(asked.shape, bool), tokens, is_token)
+    spec, numerics = sampler.spec, sampler.numerics
+    scores = programs.score(spec, params, texts, options.temperature, numerics)
+    logp = np.stack([group.logp for group in groups])
+    gap = np.abs(crossing.down(scores.logp) - logp)[is_token]
+    return float(gap.max()), float(gap.mean())
+
+
+def _rounded(result: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in result.items()}
 
 
 class _Measured(NamedTuple):
@@ -200,35 +276,3 @@ def live_rows(lengths: list[int], places: int) -> np.ndarray:
         live[begin : begin + n] += 1
         heapq.heappush(ends, begin + n)
     return live[: max(ends)]
-
-
-def _products_seconds(options: Options, spec: Spec, params) -> float:
-    """The matrix products of every step, at full batch, and nothing else."""
-    rows = options.prompts * options.group
-    program = programs.forward(_products, static_argnames=("spec", "steps"))
-    x = jnp.ones((rows, spec.width), options.dtype)
-    return _median(options.runs, lambda: program(spec, params, x, options.new))
-
-
-def _products(spec: Spec, params, x, steps: int):
-    def step(_, x):
-        for weights in params["layers"]:
-            q, k, v = (jnp.tensordot(x, weights[f"w{name}"], 1) for name in "qkv")
-            some = q.mean() + k.mean() + v.mean()
-            x = x + jnp.tensordot(q, weights["wo"], 2) + some
-            gate, up = (jnp.tensordot(x, weights[f"w{name}"], 1) for name in "gu")
-            x = jnp.tensordot(gate + up, weights["wd"], 1) * 1e-3
-        logits = jnp.einsum("bd,vd->bv", x, params[spec.unembedding])
-        return x + logits.max(-1, keepdims=True) * 1e-3
-
-    return jax.lax.fori_loop(0, steps, step, x)
-
-
-def _median(runs: int, function) -> float:
-    jax.block_until_ready(function())
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)

@@ -1,8 +1,9 @@
 """Completions, token by token: pure functions over [N, G] rows that know no tokenizer.
 
 Rows stand in blocks: N blocks of G rows, all rows of a block answer the same question,
-whose keys and values stand once per block. All rows write the same column of the cache;
-a row that began later has nothing in the columns before. What a row draws depends on
+whose keys and values stand once per block. All rows write the same column of the cache,
+and after the last column the first; a row that began later has nothing in the columns
+before. What a row draws depends on
 its question, its sample and its place alone, never on where it stands or beside whom.
 
 What is kept between calls stands in D lanes, one per device that rows are cut over. A
@@ -50,6 +51,7 @@ class Rows(NamedTuple):
     age: Int[Array, "N G"]  # tokens drawn so far, as many as are in the cache
     budget: Int[Array, "N G"]  # tokens to be drawn in all
     is_live: Bool[Array, "N G"]
+    source: Int[Array, "N G"]  # where the row stands in its lane's store
 
 
 class Limits(NamedTuple):
@@ -73,6 +75,7 @@ def segment(
     column: Int[Array, ""],  # of the cache, that is written first
     steps: int,
     in_slots: bool,  # block i is slot i
+    at_rest: bool,  # row i stands at i
 ) -> tuple[Store, draw.Drawn]:
     """Up to `steps` tokens more of every live row, [T, N, G]; −1 where none is."""
     blocks = _of_blocks(prefixes, rows.slot, in_slots)
@@ -104,7 +107,8 @@ def segment(
 
     shape = steps, *rows.token.shape
     table = draw.Drawn(jnp.full(shape, -1), jnp.zeros(shape), jnp.zeros(shape))
-    begin = 0, rows.token, _view(store, rows, column), rows.is_live, table
+    view = _view(store, rows, column, at_rest)
+    begin = 0, rows.token, view, rows.is_live, table
     _, _, cache, _, drawn = jax.lax.while_loop(more, one, begin)
     return _put_back(store, cache), drawn
 
@@ -130,17 +134,21 @@ def _of_blocks(prefixes: Prefixes, slot: Array, in_slots: bool) -> transformer.S
     return transformer.Segment(*jax.tree.map(pick, prefixes))
 
 
-def _view(store: Store, rows: Rows, column: Array) -> transformer.Segment:
-    """The first rows of each lane, in blocks, with what each row has in the cache."""
+def _view(
+    store: Store, rows: Rows, column: Array, at_rest: bool
+) -> transformer.Segment:
+    """The rows in blocks, with what each has in the cache: its `age` last columns."""
     N, G = rows.token.shape
     D, *_, S = store.key[0].shape
 
     def in_blocks(x):
+        if not at_rest:
+            x = jax.vmap(lambda x, i: x[i])(x, rows.source.reshape(D, -1))
         return x[:, : N * G // D].reshape(N, G, *x.shape[2:])
 
     columns = jnp.arange(S)[None, None, :]
-    since_start = columns - (column - rows.age)[:, :, None]
-    is_token = (since_start >= 0) & (columns < column)
+    since_start = (columns - (column - rows.age)[:, :, None]) % S
+    is_token = since_start < rows.age[:, :, None]
     position = rows.first[:, :, None] + since_start
     return transformer.Segment(*jax.tree.map(in_blocks, store), position, is_token)
 
@@ -172,28 +180,17 @@ def empty(spec: Spec, lanes: int, rows: int, columns: int, dtype: str) -> Store:
     return Store(of_layers(H, columns), of_layers(columns, H))
 
 
-def relay(store: Store, source: Int[Array, "D R"], shift: Int[Array, ""]) -> Store:
-    """Row i of a lane becomes its row `source[i]`, columns moved to the left."""
-
-    S = store.key[0].shape[-1]
-    kept = jnp.minimum(jnp.arange(S) + shift, S - 1)  # nothing reads what lies behind
-
-    def move(x, axis):
-        rows = jax.vmap(lambda x, i: x[i])(x, source)
-        return jnp.take(rows, kept, axis)
-
-    return Store(
-        tuple(move(x, -1) for x in store.key), tuple(move(x, -2) for x in store.value)
-    )
-
-
-def grow(store: Store, columns: int) -> Store:
-    """The same with more columns."""
+def grow(store: Store, first: Int[Array, ""], columns: int) -> Store:
+    """The same with more columns, where the column `first` is the first."""
     more = 0, columns - store.key[0].shape[-1]
     no = 0, 0
+
+    def widen(x, axis, padding):
+        return jnp.pad(jnp.roll(x, -first, axis), padding)
+
     return Store(
-        tuple(jnp.pad(x, (no, no, no, no, more)) for x in store.key),
-        tuple(jnp.pad(x, (no, no, no, more, no)) for x in store.value),
+        tuple(widen(x, -1, (no, no, no, no, more)) for x in store.key),
+        tuple(widen(x, -2, (no, no, no, more, no)) for x in store.value),
     )
 
 

@@ -34,23 +34,45 @@ def length(n: int) -> int:
     return few(max(n, 16))
 
 
-def ladder(questions: int, group: int, prompt: int, rungs: int) -> list[Shape]:
-    """Shapes from the largest down: about 3/4, 1/2, 3/8, 1/4, ... of its rows.
+def ladder(
+    questions: int, group: int, prompt: int, rungs: int, *, by_group: bool
+) -> list[Shape]:
+    """At most that many shapes, the first of all rows, the last of one or a few.
 
-    Small blocks waste few rows; large ones read their question's keys fewer times. A
-    row costs about as much as reading 256 positions of a question, so with R rows of Q
-    questions the best block is near √(2 · prompt/256 · R/Q).
+    A step of n rows costs about as much as n + STEP: what a step costs falls from shape
+    to shape by one factor. If all questions stand there from the first to the last row,
+    the first shape's blocks are whole groups (`by_group`).
     """
-    shapes = [Shape(questions, group)]
     whole = questions * group
-    for rung in range(1, rungs):
-        size = whole * (0.5 if rung % 2 == 0 else 0.75) * 0.5 ** ((rung - 1) // 2)
-        best = math.sqrt(2 * prompt / 256 * size / min(questions, size))
-        rows = min(group, 1 << max(0, round(math.log2(best))))
+    rows = group if by_group else _block(whole, questions, prompt, group)
+    while group % rows:
+        rows //= 2
+    shapes = [Shape(whole // rows, rows)]
+    least = math.log((whole + STEP) / (1 + STEP))  # from the first to the last shape
+    count = min(rungs - 1, math.ceil(least / math.log(FINEST)))
+    for rung in range(1, count + 1):
+        size = (whole + STEP) * math.exp(-least * rung / count) - STEP
+        size = max(1, round(size))
+        rows = _block(size, questions, prompt, group)
         shape = Shape(math.ceil(size / rows), rows)
         if shape.size < shapes[-1].size:
             shapes.append(shape)
     return shapes
+
+
+def _block(size: int, questions: int, prompt: int, group: int) -> int:
+    """Rows of a block, if so many rows are left of these questions.
+
+    Small blocks waste few rows, large ones read their question fewer times. A row costs
+    about as much as reading 256 positions of a question: with R rows of Q questions the
+    best block is near √(2 · prompt/256 · R/Q).
+    """
+    best = math.sqrt(2 * prompt / 256 * size / min(questions, size))
+    return min(group, 1 << max(0, round(math.log2(best))))
+
+
+STEP = 24  # rows that could be decoded in the time that a step takes without any
+FINEST = 1.25  # less than that is not worth a program
 
 
 def columns(needed: int, segment: int, most: int) -> int:

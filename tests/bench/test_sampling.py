@@ -23,5 +23,16 @@ def test_it_measures_a_rollout(capsys, lengths, monkeypatch):
     assert cli.main(words) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["recompiles"] == 0 and result["rollout_tok_s"] > 0
-    share = {"all": "share_of_products", "geometric": "over_oracle"}[lengths]
+    assert result["scoring_gap_mean"] <= result["scoring_gap_max"] < 1e-4
+    share = {"all": "products_share", "geometric": "over_oracle"}[lengths]
     assert result[share] > 0
+
+
+@pytest.mark.slow
+def test_a_table_over_the_group_size(capsys):
+    small = ["--prompts", "2", "--new", "8", "--runs", "1", "--prompt-tokens", "40"]
+    words = ["bench", "sampling", "--model", "tiny", *small, "--groups", "1", "4"]
+    assert cli.main(words) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["groups"]
+    assert [row["G"] for row in rows] == [1, 4]
+    assert rows[0]["prefix_bytes"] == rows[1]["prefix_bytes"] > 0

@@ -35,21 +35,46 @@ def test_a_bucket_holds_and_is_at_most_half_as_long_again(n):
 
 def test_a_ladder_by_hand():
     """Short questions: single rows. Long ones: blocks, so that they are read less."""
-    assert shapes.ladder(4, 8, 16, 4) == [(4, 8), (24, 1), (16, 1), (12, 1)]
-    # 192 rows of 16 questions of 512: √(2 · 2 · 12) = 6.9, nearest 8
-    assert shapes.ladder(16, 16, 512, 3) == [(16, 16), (24, 8), (32, 4)]
-    assert shapes.ladder(1, 1, 16, 6) == [(1, 1)]
+    # 32 + 24 rows' worth falls to 1 + 24 by 2.24^(1/3): 56, 42.8, 32.7, 25
+    assert shapes.ladder(4, 8, 16, 4, by_group=True) == [
+        (4, 8),
+        (19, 1),
+        (9, 1),
+        (1, 1),
+    ]
+    # 280, 83.7, 25; 60 rows of 16 questions of 512: √(2 · 2 · 60/16) = 3.9, nearest 4
+    assert shapes.ladder(16, 16, 512, 3, by_group=True) == [(16, 16), (15, 4), (1, 2)]
+    # no shape is closer to the next than 1.25: 28/25 and 56/25 need one and four more
+    assert shapes.ladder(2, 2, 16, 9, by_group=True) == [(2, 2), (1, 1)]
+    assert len(shapes.ladder(4, 8, 16, 9, by_group=True)) == 5
+    assert shapes.ladder(1, 1, 16, 6, by_group=True) == [(1, 1)]
+
+
+def test_where_questions_come_and_go_blocks_are_small_from_the_start():
+    """A question of which one row is left must not keep the room of a group."""
+    assert shapes.ladder(4, 8, 16, 1, by_group=False) == [(32, 1)]
+    assert shapes.ladder(4, 8, 512, 1, by_group=False) == [(8, 4)]  # √(2 · 2 · 8) = 5.7
+    assert shapes.ladder(1, 6, 512, 1, by_group=False) == [(3, 2)]  # 4 would not divide
 
 
 @hypothesis.given(
-    st.integers(1, 40), st.integers(1, 80), st.integers(1, 4096), st.integers(1, 9)
+    st.integers(1, 40),
+    st.integers(1, 80),
+    st.integers(1, 4096),
+    st.integers(1, 9),
+    st.booleans(),
 )
-def test_a_ladder_begins_with_whole_groups_and_falls(questions, group, prompt, rungs):
-    made = shapes.ladder(questions, group, prompt, rungs)
-    assert made[0] == (questions, group) and len(made) <= rungs
+def test_a_ladder_begins_with_all_rows_and_falls(
+    questions, group, prompt, rungs, by_group
+):
+    made = shapes.ladder(questions, group, prompt, rungs, by_group=by_group)
+    assert made[0].holds([group] * questions) and len(made) <= rungs
+    assert made[0].size == questions * group
+    assert made[0].rows == group or not by_group
     sizes = [shape.size for shape in made]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
     assert all(shape.rows <= group for shape in made)
+    assert rungs == 1 or sizes[-1] <= max(made[-1].rows, 1)
 
 
 def test_a_shape_holds_groups_in_whole_blocks():
