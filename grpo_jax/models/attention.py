@@ -76,10 +76,14 @@ def attend(spec: Spec, numerics: Numerics, q: Array, stored, masks) -> Array:
     total = sum(turn(x.sum(-1)) for turn, x in zip(turns, powers, strict=True))
     out = 0.0
     for turn, (_, value), power in zip(turns, stored, powers, strict=True):
-        share = (power / turn(total)[..., None]).astype(q.dtype)
-        values = "bkgtrs,bksh->bkgtrh" if value.ndim == 4 else "bgktrs,bgksh->bgktrh"
-        out += turn(jnp.einsum(values, share, value.astype(q.dtype)))
-    out = jnp.moveaxis(out, 2, 3)
+        product = jnp.einsum(
+            "bkgtrs,bksh->bkgtrh" if value.ndim == 4 else "bgktrs,bgksh->bgktrh",
+            power.astype(q.dtype),
+            value.astype(q.dtype),
+            preferred_element_type=dtype,
+        )
+        out += turn(product)
+    out = jnp.moveaxis(out / total[..., None], 2, 3).astype(q.dtype)
     return out.reshape(*out.shape[:3], spec.heads, spec.head_size)
 
 
