@@ -21,12 +21,11 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from grpo_jax import config, prepare, prng, programs
+from grpo_jax import config, optimizers, prepare, prng, programs
 from grpo_jax.losses import kl, objective, statistics
 from grpo_jax.records import Rewards
 from grpo_jax.section import Refused
@@ -119,7 +118,8 @@ def check(settings: config.Config):
 def train(settings: config.Config):
     """Algorithm 1 on a table: yields π(right) of each question, and the metrics."""
     algorithm, sampling = settings.algorithm, settings.sampling
-    optimizer = optax.adam(settings.optimizer.learning_rate)
+    updates = settings.training.steps * algorithm.mu
+    optimizer = optimizers.make(settings.optimizer, updates)
     draw, prepared = programs.forward(sample), programs.forward(ready)
     update = programs.update(loss, optimizer)
     logits = jnp.zeros((len(QUESTIONS), VOCABULARY))
@@ -145,6 +145,7 @@ def train(settings: config.Config):
             choices = keys(prng.Stream.SELECT, step * algorithm.mu + repeat)
             parts = token, batch, choices, rows
             logits, state, more = update(logits, state, *knobs, *parts)
+            optimizers.check(settings.optimizer, state)
         measured = statistics.values(measured | more)
         digits = np.asarray(token)
         answers = [[str(d) for d in group[:, 0]] for group in digits]

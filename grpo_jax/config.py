@@ -334,13 +334,39 @@ class Algorithm(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer(Section):
-    """How gradients become steps."""
+    """How gradients become steps. An update is one step of the optimizer."""
 
     path: ClassVar[str] = "optimizer"
-    learning_rate: float = 1e-6  # of Adam
+    name: Literal["adamw", "adafactor", "lion", "sgd"] = "adamw"
+    learning_rate: float = 1e-6  # the highest that the schedule comes to
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
+    warmup: int = 0  # updates until the learning rate is reached, in equal steps
+    final_rate: float = 0.0  # of the last update, as a share of learning_rate
+    b1: float = 0.9  # decay of the mean of gradients
+    b2: float = 0.999  # decay of the mean of their squares; of lion's mean itself
+    eps: float = 1e-8  # added to the root of the mean square
+    momentum: float = 0.0  # of sgd
+    weight_decay: float = 0.0  # of matrices; norms and biases never decay
+    clip_norm: float | None = 1.0  # longest gradient, over all parameters; None: any
+    most_skips: int = 10  # updates in a row without a finite gradient, then it stops
+    read_by: ClassVar = {
+        "final_rate": ("schedule", {"linear", "cosine"}),
+        "b1": ("name", {"adamw", "lion"}),
+        "b2": ("name", {"adamw", "lion"}),
+        "eps": ("name", {"adamw"}),
+        "momentum": ("name", {"sgd"}),
+    }
 
     def check(self):
-        self.need_positive("learning_rate")
+        self.need_positive("learning_rate", "eps", "clip_norm", "most_skips")
+        for name in ("warmup", "weight_decay"):
+            holds = getattr(self, name) >= 0
+            self.need(name, holds, "it must not be negative", self._default(name))
+        for name in ("b1", "b2", "momentum"):
+            inside = 0 <= getattr(self, name) < 1
+            self.need(name, inside, "it must lie in [0, 1)", self._default(name))
+        inside = 0 <= self.final_rate <= 1
+        self.need("final_rate", inside, "it is a share in [0, 1]", "0: none is left.")
 
 
 @dataclasses.dataclass(frozen=True)

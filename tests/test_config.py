@@ -191,6 +191,19 @@ REFUSED = [  # section, values, what the message must hold
         "temperature is 0; training draws",
     ),
     (config.Optimizer, {"learning_rate": -1e-6}, "learning_rate is -1e-06; .*positive"),
+    (config.Optimizer, {"b1": 1.0}, r"optimizer.b1 is 1.0; it must lie in \[0, 1\)"),
+    (config.Optimizer, {"warmup": -1}, "optimizer.warmup is -1; it must not be neg"),
+    (config.Optimizer, {"clip_norm": 0.0}, "clip_norm is 0.0; it must be positive"),
+    (
+        config.Optimizer,
+        {"final_rate": 0.5},
+        "final_rate is 0.5; optimizer.schedule 'constant' does not read it",
+    ),
+    (
+        config.Optimizer,
+        {"name": "sgd", "b1": 0.5},
+        "b1 is 0.5; optimizer.name 'sgd' does not read it. .* adamw or lion",
+    ),
     (config.Training, {"steps": 0}, "training.steps is 0; it must be positive"),
     (config.Config, {"seed": -1}, r"seed is -1; it must lie in \[0, 2\*\*32\)"),
 ]

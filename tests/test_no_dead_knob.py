@@ -13,12 +13,23 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from grpo_jax import config, experiment, pool, prepare, prng, rollout, scoring
+from grpo_jax import (
+    config,
+    experiment,
+    optimizers,
+    pool,
+    prepare,
+    prng,
+    rollout,
+    scoring,
+)
 from grpo_jax.losses import kl, objective
 from grpo_jax.models import load, lora, settings
 from grpo_jax.records import Rewards
+from grpo_jax.section import Refused
 from tests.models import examples
 
 A, V, K = "algorithm.", "algorithm.advantage.", "algorithm.kl."
@@ -38,7 +49,18 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "sampling.segment": (3, {}),
     "sampling.rungs": (2, {}),
     "sampling.cache": ("bfloat16", {}),
+    "optimizer.name": ("lion", {}),
     "optimizer.learning_rate": (0.5, {}),
+    "optimizer.schedule": ("cosine", {}),
+    "optimizer.warmup": (3, {}),
+    "optimizer.final_rate": (0.5, {"optimizer.schedule": "linear"}),
+    "optimizer.b1": (0.5, {}),
+    "optimizer.b2": (0.5, {}),
+    "optimizer.eps": (0.1, {}),
+    "optimizer.momentum": (0.5, {"optimizer.name": "sgd"}),
+    "optimizer.weight_decay": (0.5, {}),
+    "optimizer.clip_norm": (0.1, {}),
+    "optimizer.most_skips": (1, {}),
     "training.steps": (3, {}),
     "training.batch_size": (3, {}),
     "model.name": ("another model", {}),  # its folder: see on_a_model
@@ -251,6 +273,23 @@ def on_a_sampler(chosen):
     return np.asarray(seen, float)
 
 
+def on_an_optimizer(chosen):
+    """Where six gradients lead, two of them not finite, and how many were let pass."""
+    params = {"w": jnp.ones((2, 2)), "norm": jnp.ones(2)}
+    optimizer = optimizers.make(chosen, 6)
+    state, seen = optimizer.init(params), []
+    for i, size in enumerate((0.2, -0.05, np.nan, np.nan, 3.0, -0.4)):
+        grads = {"w": size * jnp.arange(4.0).reshape(2, 2), "norm": size * jnp.ones(2)}
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        seen += [float(x.sum()) for x in jax.tree.leaves(params)]
+        try:
+            optimizers.check(chosen, state)
+        except Refused:
+            seen.append(i)
+    return np.pad(seen, (0, 20 - len(seen)))
+
+
 @functools.cache
 def another_model():
     folder = pathlib.Path(tempfile.mkdtemp()) / "model"
@@ -292,6 +331,9 @@ def observe(running, items):
     }
     if running == "a model":
         return on_a_model(build(config.Config, values).model)
+    if running == "an optimizer":
+        fast = {"optimizer.learning_rate": 0.1}
+        return on_an_optimizer(build(config.Config, fast | values).optimizer)
     if running == "a sampler":
         whole = {"sampling.max_new": 8, "sampling.segment": 2}
         return on_a_sampler(build(config.Config, whole | values).sampling)
@@ -329,6 +371,7 @@ def test_changing_the_field_changes_what_is_observed(path, float64):
     running = path in BY_RUNNING or not path.startswith("algorithm.")
     running = "a model" if path.startswith("model.") else running
     running = "a sampler" if path.startswith("sampling.") else running
+    running = "an optimizer" if path.startswith("optimizer.") else running
     before = observe(running, tuple(given.items()))
     after = observe(running, tuple((given | {path: value}).items()))
     assert np.isfinite(before).all() and np.isfinite(after).all()

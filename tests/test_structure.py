@@ -45,7 +45,7 @@ FLOORS = [
     {"losses/objective", "advantages/tokens"},
     {"advantages/estimate", "experiment"},
     {"advantages/measure"},
-    {"prepare", "selftest", "bench/ceilings"},
+    {"prepare", "selftest", "optimizers", "bench/ceilings"},
     {"bench/losses", "bench/sampling", "bench/compile", "model_commands"},
     {"cli"},
     {"__main__"},
