@@ -43,6 +43,7 @@ FLOORS = [
     },
     {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"},
     {"losses/objective", "advantages/tokens"},
+    {"train_step"},
     {"advantages/estimate", "experiment"},
     {"advantages/measure"},
     {"prepare", "selftest", "optimizers", "bench/ceilings"},
