@@ -1,5 +1,6 @@
 """What a run would compile, lowered for devices that need not be here."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,42 +32,58 @@ def published(sampler: pool.Sampler, dtype: str) -> transformer.Params:
 def sampling(
     sampler: pool.Sampler, dtype: str, questions: int, longest: int
 ) -> Iterator[tuple[str, Lowered]]:
-    """The largest programs of a rollout: questions read, and answers decoded."""
-    settings, mesh = sampler.settings, sampler.mesh
+    """Of a rollout, those that need most: questions read, all rows decoded, and those
+    that are left picked out of all."""
+    mesh, lanes = sampler.mesh, sharding.lanes(sampler.mesh)
     run = programs.decoding(sampler.spec, sampler.numerics, mesh)
     room = pool.room(sampler, questions, longest)
-    params, lanes = published(sampler, dtype), sharding.lanes(mesh)
-
-    def rows(dtype, *shape):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=run.rows)
-
+    params, rows = published(sampler, dtype), functools.partial(_rows, run.rows)
     read = lanes * room.batch, room.width
     given = params, rows("int32", *read), rows("bool", *read)
     yield "prefill", run.prefill.lower(*given)
+    yield "decode", _segment(sampler, params, room, room.ladder[0], at_rest=True)
+    if len(room.ladder) > 1:
+        shape = room.ladder[1]
+        yield "decode fewer", _segment(sampler, params, room, shape, at_rest=False)
 
-    shape, width = room.ladder[0], room.width - 1
+
+def _rows(where: Any, dtype: str, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+
+def _segment(
+    sampler: pool.Sampler,
+    params: transformer.Params,
+    room: pool.Room,
+    shape: shapes.Shape,
+    *,
+    at_rest: bool,
+) -> Lowered:
+    settings, mesh = sampler.settings, sampler.mesh
+    run = programs.decoding(sampler.spec, sampler.numerics, mesh)
+    lanes, rows = sharding.lanes(mesh), functools.partial(_rows, run.rows)
+    width, N, G = room.width - 1, lanes * shape.blocks, shape.rows
     masks = (rows(dtype, lanes, room.slots, width) for dtype in ("int32", "bool"))
     columns = shapes.columns(settings.max_new, settings.segment, settings.max_new)
-    N, G = lanes * shape.blocks, shape.rows
     numbers = [rows("int32", N, *axes) for axes in ((), (), *[(G,)] * 5)]
+    stops = np.asarray(sampler.stop_ids, int)
     known = (
-        decode.Limits(sampler.size, np.asarray(sampler.stop_ids), settings.min_new),
+        decode.Limits(sampler.size, stops, settings.min_new),
         draw.rule(settings),
         jax.random.key(0),
         0,
     )
     everywhere = NamedSharding(mesh, P())
-    lowered = run.segment.lower(
+    return run.segment.lower(
         params,
         decode.Prefixes(*_empty(sampler, room.slots, width), *masks),
-        _empty(sampler, shape.size, columns),
+        _empty(sampler, room.ladder[0].size, columns),
         decode.Rows(*numbers, rows("bool", N, G), rows("int32", N, G)),
         *jax.tree.map(lambda x: _at(jnp.asarray(x), everywhere), known),
         steps=settings.segment,
         in_slots=shape == (room.slots, sampler.group_size),
-        at_rest=True,
+        at_rest=at_rest,
     )
-    yield "decode", lowered
 
 
 def _empty(sampler: pool.Sampler, count: int, columns: int) -> decode.Store:
@@ -82,7 +99,10 @@ def memory(compiled: Compiled) -> dict[str, float]:
     m = compiled.memory_analysis()
     held = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
     sizes = {"arguments": m.argument_size_in_bytes, "temporary": m.temp_size_in_bytes}
-    sizes["in all"] = m.peak_memory_in_bytes or held + m.temp_size_in_bytes
+    # A TPU's temporaries share room, and its peak knows it; a CPU's peak lacks them.
+    where = jax.tree.leaves(compiled.input_shardings)[0]
+    is_tpu = next(iter(where.device_set)).platform == "tpu"
+    sizes["in all"] = m.peak_memory_in_bytes if is_tpu else held + m.temp_size_in_bytes
     return {name: size / topology.GIB for name, size in sizes.items()}
 
 

@@ -55,11 +55,10 @@ def room(sampler: Sampler, questions: int, longest: int) -> Room:
     width = shapes.length(settings.max_prompt or longest)
     slots = at_once = shapes.few(-(-questions // lanes))
     batch = max(1, PREFILL // width)
-    if settings.rows is not None and at_once * G * lanes > settings.rows:
-        at_once = max(1, settings.rows // (G * lanes))
-        slots = 2 * at_once  # some rows of more questions may be left
-        batch = min(batch, -(-at_once // 4))
-    by_group = slots == at_once
+    by_group = settings.rows is None or questions * G <= settings.rows
+    if not by_group:  # some rows of more questions may be left
+        at_once = max(1, min(at_once, settings.rows // (G * lanes)))
+        slots, batch = min(slots, 2 * at_once), min(batch, -(-at_once // 4))
     ladder = shapes.ladder(at_once, G, width, settings.rungs, by_group=by_group)
     return Room(width, ladder, slots, min(at_once, batch))
 
@@ -95,6 +94,11 @@ class Pool:
         key: Key[Array, ""],
     ):
         settings, G = sampler.settings, sampler.group_size
+        if not isinstance(params["layers"], tuple):
+            raise Refused(
+                "these parameters are for training. Sample with the copy of them that "
+                "programs.publish makes."
+            )
         self.sampler, self.params = sampler, params
         self.run = programs.decoding(sampler.spec, sampler.numerics, sampler.mesh)
         self.lanes = sharding.lanes(sampler.mesh)

@@ -21,6 +21,7 @@ from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
 from grpo_jax.sampling import decode as _decode
 from grpo_jax.sampling import draw as _draw
+from grpo_jax.section import Refused
 
 # A stacked parameter is filled in place, layer after layer.
 put_layer = jax.jit(
@@ -93,6 +94,8 @@ def publish(
     If it `spends` the parameters, they are gone, and memory holds both copies of one
     stacked parameter at a time.
     """
+    if isinstance(params["layers"], tuple):
+        raise Refused("these parameters are such a copy already.")
     where = jax.tree.map(lambda _: None, params)
     if mesh is not None:
         where = sharding.for_decoding(params, mesh)

@@ -33,11 +33,6 @@ def answers(
     """Each question's group, in the order in which they are done."""
     if not questions:
         return
-    if not isinstance(params["layers"], tuple):
-        raise Refused(
-            "these parameters are for training. Sample with the copy of them that "
-            "programs.publish makes."
-        )
     _check(sampler, questions)
     if sampler.settings.stop_strings and watch is None:
         raise Refused(
@@ -124,16 +119,32 @@ def stop_strings(
 ) -> Watch:
     """Ends a row with the token that completes one of the strings.
 
-    Only the tokens since the last look are decoded, and before them as many as a string
-    may begin in: each token gives it at least one byte.
+    Of each row only what is new is decoded, and as much before it as a string may begin
+    in. It remembers the rows: make one for each rollout.
     """
-    margin = max(len(string.encode()) for string in strings) + 4
+    if not strings:
+        raise Refused("there are no strings to stop at. Give at least one.")
+    longest = max(map(len, strings))
     seen: dict[tuple[int, int], np.ndarray] = {}  # rows without any of them
+
+    def begin(tokens: np.ndarray) -> int:
+        """Where a string that ends behind these tokens may begin, or before that.
+
+        Tokens may have no text of their own, and bytes of a character that is cut in
+        two make those beside them unreadable; neither counts.
+        """
+        start = len(tokens)
+        while start > 0:
+            start = max(0, start - longest - 4)
+            text = decode(tokens[start:].tolist())
+            if not text.startswith(LOST) and len(text.replace(LOST, "")) >= longest:
+                break
+        return start
 
     def watch(number: int, sample: int, tokens: np.ndarray) -> int | None:
         before = seen.get((number, sample), tokens[:0])
         same = np.array_equal(before, tokens[: len(before)])  # no other rollout's
-        start = max(0, len(before) - margin) if same else 0
+        start = begin(before) if same else 0
 
         def is_complete(n):
             text = decode(tokens[start:n].tolist())
@@ -149,6 +160,9 @@ def stop_strings(
         return high
 
     return watch
+
+
+LOST = "\N{REPLACEMENT CHARACTER}"
 
 
 def _check(sampler: Sampler, questions: Sequence[Question]):

@@ -318,6 +318,59 @@ def test_a_watch_looks_at_new_tokens_only_and_at_any_rollout():
     assert max(decoded) <= 8 + 3 + 4
 
 
+def test_tokens_without_text_and_cut_characters_hide_no_string():
+    """A token may have no text, and half a character makes its neighbours unreadable."""
+
+    def silent(tokens):  # 26 has no text
+        return letters([i for i in tokens if i != 26])
+
+    row = np.array([23] * 7 + [0] + [26] * 16 + [1] + [23] * 7)  # x a ... b x
+    faces = np.frombuffer("\U0001f642\U0001f642\U0001f600".encode(), np.uint8)
+
+    def all_or_nothing(tokens):
+        try:
+            return bytes(tokens).decode()
+        except UnicodeDecodeError:
+            return rollout.LOST * len(tokens)
+
+    for tokens, decode, string, end in (
+        (row, silent, "ab", 25),
+        (faces, all_or_nothing, "\U0001f600", 12),
+    ):
+        for step in (1, 2, 3, 5, 8):
+            watch = rollout.stop_strings((string,), decode)
+            looks = [*range(step, len(tokens), step), len(tokens)]
+            cuts = [watch(0, 0, tokens[:n]) for n in looks]
+            assert next(keep for keep in cuts if keep is not None) == end
+
+
+def test_a_cache_that_grows_while_its_columns_go_round_keeps_their_order():
+    """A window shows it: rows that leave and come while others stay."""
+    spec = dataclasses.replace(examples.SPECS["gemma3"], vocab=97)
+    budgets = (8, 8), (4, 4), (16, 16)
+    asked = [q._replace(budgets=b) for q, b in zip(questions(3), budgets, strict=True)]
+    given = functools.partial(sampler, spec, group=2, stops=())
+    whole = run(given(segment=16), asked=asked)
+    same(whole, run(given(segment=4, rows=2), asked=asked))
+
+
+def test_a_copy_to_sample_with_spends_the_parameters_or_leaves_them():
+    params = jax.tree.map(jnp.copy, examples.params_of(SPEC))
+    kept = programs.publish(params, "float32")
+    copy = programs.publish(params, "float32", spends=True)
+    assert all(x.is_deleted() for x in jax.tree.leaves(params))
+    for tree in (kept, copy):
+        assert len(tree["layers"]) == SPEC.layers
+        for i, layer in enumerate(tree["layers"]):
+            for name, x in layer.items():
+                expected = examples.params_of(SPEC)["layers"][name][i]
+                np.testing.assert_array_equal(x, expected)
+    with pytest.raises(Refused, match="such a copy already"):
+        programs.publish(copy, "float32", spends=True)
+    with pytest.raises(Refused, match="these parameters are for training"):
+        rollout.warm_up(sampler(), examples.params_of(SPEC), 2, 4)
+
+
 def test_a_stop_string_that_never_comes_changes_nothing():
     same(baseline(), run(watch=rollout.stop_strings(("not a letter: 7",), letters)))
 
@@ -330,9 +383,8 @@ def test_nothing_compiles_after_warm_up(rows):
     given = sampler(spec, rungs=2, max_prompt=40, rows=rows)
     params, rng = examples.published(SPEC), np.random.default_rng(1)
     rollout.warm_up(given, params, 8, 16)
-    list(
-        rollout.answers(given, params, questions(), step_key())
-    )  # what transfers and slices compile, once in a process
+    # What transfers and slices compile, once in a process; not this spec's programs.
+    list(rollout.answers(sampler(), params, questions(), step_key()))
     compiled = []
 
     def hear(event, seconds, **_):

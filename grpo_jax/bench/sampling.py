@@ -27,6 +27,7 @@ from grpo_jax.bench import ceilings
 from grpo_jax.models import load, settings, transformer
 from grpo_jax.models.spec import Spec
 from grpo_jax.sampling.settings import Sampling
+from grpo_jax.section import Refused
 
 SPEC = Spec(
     vocab=49_152,
@@ -58,6 +59,10 @@ class Options(NamedTuple):
 
 def main(words: list[str]) -> int:
     options = tyro.cli(Options, args=words, prog="python -m grpo_jax bench sampling")
+    if options.groups and options.lengths != "all":
+        raise Refused("--groups compares rows of one length. Leave --lengths at all.")
+    if options.rows is not None and options.lengths == "all":
+        raise Refused("--rows is for rows that end early. Add --lengths geometric.")
     spec, params = _model(options)
     print(
         f"{options.prompts} questions × {options.group} samples × {options.new} tokens "

@@ -3,8 +3,8 @@
 Rows stand in blocks: N blocks of G rows, all rows of a block answer the same question,
 whose keys and values stand once per block. All rows write the same column of the cache,
 and after the last column the first; a row that began later has nothing in the columns
-before. What a row draws depends on
-its question, its sample and its place alone, never on where it stands or beside whom.
+before. What a row draws depends on its question, its sample and its place alone, never
+on where it stands or beside whom.
 
 What is kept between calls stands in D lanes, one per device that rows are cut over. A
 row stays in its lane, so no keys or values ever travel. Layers stand apart (see

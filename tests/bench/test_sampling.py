@@ -17,7 +17,7 @@ def test_live_rows_by_hand():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lengths", ["all", "geometric"])
-def test_it_measures_a_rollout(capsys, lengths, monkeypatch):
+def test_it_measures_a_rollout(capsys, lengths):
     small = ["--prompts", "2", "--group", "2", "--new", "8", "--runs", "1"]
     words = ["bench", "sampling", "--model", "tiny", *small, "--lengths", lengths]
     assert cli.main(words) == 0
@@ -36,3 +36,11 @@ def test_a_table_over_the_group_size(capsys):
     rows = json.loads(capsys.readouterr().out.splitlines()[-1])["groups"]
     assert [row["G"] for row in rows] == [1, 4]
     assert rows[0]["prefix_bytes"] == rows[1]["prefix_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    "words", [["--groups", "1", "--lengths", "geometric"], ["--rows", "8"]]
+)
+def test_what_it_would_measure_wrongly_is_refused(words, capsys):
+    assert cli.main(["bench", "sampling", *words]) == 2
+    assert "refused: --" in capsys.readouterr().err
