@@ -145,7 +145,7 @@ def train(settings: config.Config):
             choices = keys(prng.Stream.SELECT, step * algorithm.mu + repeat)
             parts = token, batch, choices, rows
             logits, state, more = update(logits, state, *knobs, *parts)
-            optimizers.check(settings.optimizer, state)
+        optimizers.check(settings.optimizer, state)
         measured = statistics.values(measured | more)
         digits = np.asarray(token)
         answers = [[str(d) for d in group[:, 0]] for group in digits]

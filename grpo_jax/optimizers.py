@@ -65,6 +65,6 @@ def check(settings: config.Optimizer, state: optax.OptState):
         raise Refused(
             f"the last {in_a_row} updates had no finite gradient, {in_all} in all: "
             f"optimizer.most_skips is {settings.most_skips}. The parameters are those "
-            "of the last finite update. Lower the learning rate, or look at its "
-            "rewards and log-probabilities."
+            "of the last finite update. Lower the learning rate, or look at what the "
+            "rewards and log-probabilities of that step were."
         )

@@ -7,12 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 from jax.stages import Compiled, Lowered
 
-from grpo_jax import pool, programs, sharding, topology
+from grpo_jax import pool, programs, sharding
 from grpo_jax.models import transformer
+from grpo_jax.models.memory import GIB
 from grpo_jax.sampling import decode, draw, shapes
 
 
@@ -73,15 +72,14 @@ def _segment(
         jax.random.key(0),
         0,
     )
-    everywhere = NamedSharding(mesh, P())
     return run.segment.lower(
         params,
         decode.Prefixes(*_empty(sampler, room.slots, width), *masks),
         _empty(sampler, room.ladder[0].size, columns),
         decode.Rows(*numbers, rows("bool", N, G), rows("int32", N, G)),
-        *jax.tree.map(lambda x: _at(jnp.asarray(x), everywhere), known),
+        *jax.tree.map(lambda x: _at(jnp.asarray(x), run.everywhere), known),
         steps=settings.segment,
-        in_slots=shape == (room.slots, sampler.group_size),
+        in_slots=shape == room.home,
         at_rest=at_rest,
     )
 
@@ -103,7 +101,7 @@ def memory(compiled: Compiled) -> dict[str, float]:
     where = jax.tree.leaves(compiled.input_shardings)[0]
     is_tpu = next(iter(where.device_set)).platform == "tpu"
     sizes["in all"] = m.peak_memory_in_bytes if is_tpu else held + m.temp_size_in_bytes
-    return {name: size / topology.GIB for name, size in sizes.items()}
+    return {name: size / GIB for name, size in sizes.items()}
 
 
 def _at(x: Any, where: Any) -> jax.ShapeDtypeStruct:

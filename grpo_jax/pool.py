@@ -46,6 +46,7 @@ class Room(NamedTuple):
     ladder: list[shapes.Shape]
     slots: int  # for questions
     batch: int  # questions that enter together
+    home: shapes.Shape  # each question's block is its slot: no prefix is copied
 
 
 def room(sampler: Sampler, questions: int, longest: int) -> Room:
@@ -53,14 +54,17 @@ def room(sampler: Sampler, questions: int, longest: int) -> Room:
     settings, G = sampler.settings, sampler.group_size
     lanes = sharding.lanes(sampler.mesh)
     width = shapes.length(settings.max_prompt or longest)
-    slots = at_once = shapes.few(-(-questions // lanes))
+    each = -(-questions // lanes)
+    slots = at_once = shapes.few(each)
     batch = max(1, PREFILL // width)
-    by_group = settings.rows is None or questions * G <= settings.rows
+    if settings.rows is not None:
+        slots = at_once = max(1, min(at_once, settings.rows // (G * lanes)))
+    by_group = each <= at_once
     if not by_group:  # some rows of more questions may be left
-        at_once = max(1, min(at_once, settings.rows // (G * lanes)))
-        slots, batch = min(slots, 2 * at_once), min(batch, -(-at_once // 4))
+        slots, batch = min(shapes.few(each), 2 * at_once), min(batch, -(-at_once // 4))
     ladder = shapes.ladder(at_once, G, width, settings.rungs, by_group=by_group)
-    return Room(width, ladder, slots, min(at_once, batch))
+    home = shapes.Shape(slots, G)
+    return Room(width, ladder, slots, min(at_once, batch), home)
 
 
 class Question(NamedTuple):
@@ -105,7 +109,7 @@ class Pool:
         self.waiting = deque(questions)
         longest = max(len(question.tokens) for question in questions)
         sizes = room(sampler, len(questions), longest)
-        self.width, self.ladder, self.slots, self.batch = sizes
+        self.width, self.ladder, self.slots, self.batch, self.home = sizes
         self.free = [deque(range(self.slots)) for _ in range(self.lanes)]
 
         grid = self.lanes * self.slots, G
@@ -181,7 +185,7 @@ class Pool:
             rows,
             *known,
             steps=segment,
-            in_slots=self._is_in_slots(self.shape),
+            in_slots=self.shape == self.home,
             at_rest=self.shape == self.ladder[0] and not self.is_moved,
         )
         self.column += segment
@@ -307,10 +311,6 @@ class Pool:
         places = np.arange(self.sample.size) % self.shape.size
         self.source, self.is_moved = places.reshape(self.sample.shape), False
 
-    def _is_in_slots(self, shape: shapes.Shape) -> bool:
-        """Whether each question's block is its slot, so that no prefix is copied."""
-        return shape == (self.slots, self.sampler.group_size)
-
     def _relay(self, shape: shapes.Shape):
         """Moves the live rows to where the shape wants them; the dead ones are gone."""
         old, size = np.zeros_like(self.age), self.shape.size  # where each row stood
@@ -321,7 +321,7 @@ class Pool:
         block = np.arange(self.lanes) * shape.blocks  # the next one of each lane
         for slot in np.flatnonzero(self.is_live.any(1)):
             lane, live = slot // self.slots, np.flatnonzero(self.is_live[slot])
-            if self._is_in_slots(shape):
+            if shape == self.home:
                 block[lane] = slot
             for start in range(0, len(live), shape.rows):
                 part = live[start : start + shape.rows]

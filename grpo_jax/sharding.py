@@ -113,7 +113,7 @@ def of_rows(on: Mesh) -> NamedSharding:
 
 
 def of_cache(spec: Spec, on: Mesh, axes_between: int) -> NamedSharding:
-    """A layer's [rows, ..., K, S, H]: rows in lanes, heads where they divide."""
+    """A layer's keys or values [rows, ..., K, _, _]: heads where they divide."""
     divides = spec.kv_heads % on.shape["model"] == 0
     heads = "model" if divides else None
     return NamedSharding(on, P(ROWS, *(None,) * axes_between, heads))

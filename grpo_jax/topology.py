@@ -14,9 +14,8 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
+from grpo_jax.models.memory import GIB
 from grpo_jax.section import Refused
-
-GIB = 2**30
 
 
 class Tpu(NamedTuple):

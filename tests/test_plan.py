@@ -10,7 +10,8 @@ import sys
 import jax
 import pytest
 
-from grpo_jax import cli, plan, pool, programs, sharding, topology
+from grpo_jax import cli, plan, pool, programs, sharding
+from grpo_jax.models.memory import GIB
 from grpo_jax.models.settings import Numerics
 from grpo_jax.sampling.settings import Sampling
 from tests.models import examples
@@ -76,7 +77,7 @@ def test_bytes_of_a_device_by_hand():
     token = SPEC.layers * 2 * SPEC.kv_heads * SPEC.head_size
     rows, questions, width = 8 * 4 / 4, 8 / 4, 48 - 1  # 33 tokens stand in 48
     expected = 2 * (parameters + token * (16 * rows + width * questions))
-    assert expected == pytest.approx(found["arguments"] * topology.GIB, rel=0.02)
+    assert expected == pytest.approx(found["arguments"] * GIB, rel=0.02)
     assert found["in all"] > found["arguments"] + 0.9 * found["temporary"]
     fewer = plan.memory(planned["decode fewer"].compile())
     assert fewer["temporary"] > found["temporary"]  # rows are picked out of all

@@ -20,7 +20,8 @@ from grpo_jax import (
     selftest,
     sharding,
 )
-from grpo_jax.models.settings import Numerics
+from grpo_jax.models import lora
+from grpo_jax.models.settings import Lora, Numerics
 from grpo_jax.pool import Question, Sampler
 from grpo_jax.sampling.settings import Sampling
 from grpo_jax.section import Refused
@@ -352,6 +353,38 @@ def test_a_cache_that_grows_while_its_columns_go_round_keeps_their_order():
     given = functools.partial(sampler, spec, group=2, stops=())
     whole = run(given(segment=16), asked=asked)
     same(whole, run(given(segment=4, rows=2), asked=asked))
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "lanes", "slots", "at_once"),
+    [
+        (5, None, 1, 6, 24),  # 5 questions stand as 6, of 4 samples
+        (5, 20, 1, 5, 20),  # they fit exactly: none waits, and no row is too many
+        (5, 12, 1, 6, 12),  # 3 at once, and what is left of others
+        (64, 12, 1, 6, 12),
+        (5, 20, 4, 2, 4),  # one in each lane, while a fifth waits
+        (8, 32, 4, 2, 8),
+    ],
+)
+def test_the_room_of_a_lane_by_hand(asked, rows, lanes, slots, at_once):
+    mesh = sharding.mesh(lanes, 1, 1) if lanes > 1 else None
+    room = pool.room(sampler(mesh=mesh, rows=rows), asked, 10)
+    assert (room.slots, room.ladder[0].size) == (slots, at_once)
+    assert rows is None or room.ladder[0].size * lanes <= rows
+
+
+def test_adapters_are_published_with_what_they_adapt():
+    params = examples.params_of(SPEC)
+    chosen = Lora(rank=2)
+    adapters = jax.tree.map(
+        lambda x: x + 0.1, lora.init(params, chosen, jax.random.key(0))
+    )
+    joined = lora.join(params, adapters, chosen)
+    changed = run(params=joined, rungs=1)
+    same(run(params=lora.merge(params, adapters, chosen), rungs=1), changed)
+    tokens = np.stack([group.tokens for group in changed.values()])
+    base = np.stack([group.tokens for group in baseline().values()])
+    assert tokens.shape != base.shape or np.any(tokens != base)
 
 
 def test_a_copy_to_sample_with_spends_the_parameters_or_leaves_them():

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grpo_jax import plan, pool, sharding, topology
-from grpo_jax.models import settings, sizes
+from grpo_jax.models import memory, settings, sizes
 from grpo_jax.sampling.settings import Sampling
 from grpo_jax.section import Refused
 
@@ -39,7 +39,7 @@ def main(words: list[str]) -> int:
     result = {}
     table = Table("machine", "program", "compiled in", "arguments", "in all", "of")
     for machine in options.machines:
-        room = topology.memory(machine) / topology.GIB
+        room = topology.memory(machine) / memory.GIB
         result[machine] = {}
         for name, seconds, gib in _compiled(options, machine):
             result[machine][name] = {"compile_s": round(seconds, 1)} | {

@@ -32,8 +32,6 @@ Params = dict[str, Any]
 # Of all layers: stacked, or one array for each if the layers stand apart.
 Keys = Float[Array, "L ... K H S"] | tuple[Float[Array, "... K H S"], ...]
 Values = Float[Array, "L ... K S H"] | tuple[Float[Array, "... K S H"], ...]
-
-
 APART = "layer_"  # and a number: the name of a layer that stands apart
 
 

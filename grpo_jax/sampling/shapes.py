@@ -1,9 +1,9 @@
 """The few shapes that a rollout is computed in, so that nothing compiles midway.
 
 Rows stand in blocks: `Shape(blocks, rows)` has that many questions at once, each with
-up to that many rows. The first shape holds whole groups, whose question stands once. As
-rows end, what is left is laid into a smaller shape, with smaller blocks: a question
-with more rows than a block takes several.
+up to that many rows; one with more takes several. As rows end, what is left is laid
+into a smaller shape, with smaller blocks. Where a block is a whole group, its question
+stands once.
 """
 
 import math
