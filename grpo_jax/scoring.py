@@ -7,6 +7,7 @@ the backward pass recomputes: `[B, G, C, V]`, the largest tensor there could be,
 exists.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,11 @@ class Texts(NamedTuple):
     is_completion: Bool[Array, "B G C"]
 
 
+# Of ragged completions laid one behind another into bins (see `packing`): the place of
+# each of a bin's tokens among all that the completions of its lane have room for.
+Place = Int[Array, "lanes bins W"]
+
+
 class Scores(NamedTuple):
     logp: Float[Array, "B G C"]
     entropy: Float[Array, "B G C"] | None
@@ -38,20 +44,18 @@ def log_probs(
     texts: Texts,
     temperature: float | Float[Array, ""],
     numerics: Numerics = Numerics(),
+    place: Place | None = None,
     *,
     with_entropy: bool = False,
 ) -> Scores:
     """log π(o_t | q, o_<t) of softmax(logits / T), and that distribution's entropy."""
-    hidden = states(spec, params, texts, numerics)
-    return of_states(
-        spec,
-        params,
-        hidden,
-        texts.completion,
-        temperature,
-        numerics,
-        with_entropy=with_entropy,
+    read = _read(texts, place)
+    hidden = _states(spec, params, texts, read, numerics)
+    knobs = temperature, numerics
+    scores = of_states(
+        spec, params, hidden, read.target, *knobs, with_entropy=with_entropy
     )
+    return jax.tree.map(lambda x: back(x, texts, place), scores)
 
 
 def states(
@@ -59,23 +63,82 @@ def states(
     params: transformer.Params,
     texts: Texts,
     numerics: Numerics = Numerics(),
-) -> Float[Array, "B G C D"]:
-    """What predicts each completion token."""
+    place: Place | None = None,
+) -> Float[Array, "N S C D"]:
+    """What predicts each completion token; in bins, if they have a place there."""
+    return _states(spec, params, texts, _read(texts, place), numerics)
+
+
+def back(
+    x: Float[Array, "N S W"], texts: Texts, place: Place | None
+) -> Float[Array, "B G C"]:
+    """What was found of every token, from the bins to where it stands in its row."""
+    if place is None:
+        return x
+    lanes, shape = len(place), texts.completion.shape
+    flat = jnp.zeros((lanes, math.prod(shape) // lanes), x.dtype)
+    put = jax.vmap(lambda flat, i, x: flat.at[i].set(x, mode="drop"))
+    return put(flat, place.reshape(lanes, -1), x.reshape(lanes, -1)).reshape(shape)
+
+
+class _Read(NamedTuple):
+    """What a pass is given of the completions, [B, G, C], or [bins, 1, width]."""
+
+    token: Array
+    position: Array
+    is_token: Array
+    target: Array  # what each predicts
+    bins: transformer.Bins | None
+
+
+def _read(texts: Texts, place: Place | None) -> _Read:
+    """Every row begins with the question's last token."""
+    if place is not None:
+        return _read_bins(texts, place)
     last = texts.question[:, None, -1:]
     last = jnp.broadcast_to(last, (*texts.completion.shape[:2], 1))
-    inputs = jnp.concatenate([last, texts.completion[:, :, :-1]], -1)
-    is_input = jnp.concatenate(
-        [jnp.ones_like(last, bool), texts.is_completion[:, :, :-1]], -1
-    )
+    token = jnp.concatenate([last, texts.completion[:, :, :-1]], -1)
+    before = texts.is_completion[:, :, :-1]
+    is_token = jnp.concatenate([jnp.ones_like(last, bool), before], -1)
+    position = texts.is_question.sum(-1)[:, None, None] - 1
+    position = position + jnp.arange(token.shape[-1])[None, None]
+    position = jnp.broadcast_to(position, token.shape)
+    return _Read(token, position, is_token, texts.completion, None)
+
+
+def _read_bins(texts: Texts, place: Place) -> _Read:
+    (_, G, C), (lanes, n, width) = texts.completion.shape, place.shape
+    flat = texts.completion.reshape(lanes, -1)
+    column = place % C
+    take = jax.vmap(lambda x, i: x.at[i].get(mode="clip"))
+    is_token = place < flat.shape[1]
+    question = jnp.where(is_token, place // (G * C), 0)[:, :, 0]
+
+    def of_question(x):
+        return take(x.reshape(lanes, -1), question)[:, :, None]
+
+    last = of_question(texts.question[:, -1])
+    token = jnp.where(column == 0, last, take(flat, place - 1))
+    position = of_question(texts.is_question.sum(-1)) - 1 + column
+    every = token, position, is_token, take(flat, place), place // C
+    *every, row = (x.reshape(lanes * n, 1, width) for x in every)
+    return _Read(*every, transformer.Bins(question, row))
+
+
+def _states(spec, params, texts: Texts, read: _Read, numerics):
     prefix = None
     if texts.question.shape[-1] > 1:
         questions = texts.question, texts.is_question
         prefix = transformer.prefill(spec, params, *questions, numerics)
-    last_position = texts.is_question.sum(-1)[:, None, None] - 1
-    own = last_position + jnp.arange(inputs.shape[-1])[None, None]
-    own = jnp.broadcast_to(own, inputs.shape)
     hidden, _ = transformer.forward(
-        spec, params, inputs, own, is_input, prefix, numerics=numerics
+        spec,
+        params,
+        read.token,
+        read.position,
+        read.is_token,
+        prefix,
+        numerics=numerics,
+        bins=read.bins,
     )
     return hidden
 
@@ -102,6 +165,7 @@ def of_states(
     params = params | {name: params[name].astype(wide)}
     width = max(1, min(numerics.chunk // B, G * C))
     count = -(-G * C // width)
+    width = -(-G * C // count)
 
     def in_chunks(x):
         x = x.reshape(B, G * C, *x.shape[3:])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax import scoring
+from grpo_jax import packing, scoring
 from grpo_jax.models.settings import Numerics
 from tests.models import examples
 
@@ -20,7 +20,7 @@ SCORE = jax.jit(scoring.log_probs, static_argnames=("spec", "numerics", "with_en
 def texts(seed=0):
     """Questions of 6 and 4 tokens, completions of different lengths."""
     is_question = jnp.arange(P)[None] >= jnp.array([[0], [2]])
-    length = jnp.array([[5, 3, 4], [1, 5, 2]])
+    length = jnp.array([[5, 3, 2], [1, 5, 2]])
     is_completion = jnp.arange(C)[None, None] < length[:, :, None]
     question = examples.tokens_of(B, P, seed=seed)
     completion = examples.tokens_of(B, G, C, seed=seed + 1)
@@ -147,3 +147,24 @@ def test_a_gradient_over_many_chunks_is_not_rounded_at_each(tied, float64):
 
     many, one = gradient(4), gradient(1024)
     assert jnp.linalg.norm(many - one) < 2e-3 * jnp.linalg.norm(one)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gemma3"])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_bins_change_neither_values_nor_gradients(name, lanes, float64):
+    spec = examples.SPECS[name]
+    params, given = examples.params_of(spec, "float64"), texts()
+    numerics = dataclasses.replace(examples.DOUBLE, chunk=4)
+    length = np.array(given.is_completion.sum(-1))
+    place = packing.lay(length, lanes, 1, 1, C).place[0]
+    assert place.shape[:2] == (lanes, 4 // lanes)
+
+    def total(params, place):
+        scores = SCORE(spec, params, given, 0.9, numerics, place, with_entropy=True)
+        kept = jax.tree.map(lambda x: jnp.where(given.is_completion, x, 0), scores)
+        return (kept.logp + kept.entropy**2).sum(), kept
+
+    differentiate = jax.value_and_grad(total, has_aux=True)
+    got, plain = (differentiate(params, p) for p in (jnp.asarray(place), None))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, 1e-9, 1e-10)

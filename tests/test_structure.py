@@ -16,7 +16,7 @@ FLOORS = [
     | {"sampling/shapes"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings"}
     | {"text/vocabulary"},
-    {"sampling/settings"},
+    {"sampling/settings", "packing"},
     {
         "config",
         "sampling/draw",

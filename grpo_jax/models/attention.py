@@ -35,12 +35,17 @@ def rotate(x: Array, rotation) -> Array:
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
-def visible(spec: Spec, query: Array, key: Array, is_token: Array):
-    """The keys each query sees, [B, (G or 1), T, S]: in full and in sliding layers."""
+def visible(spec: Spec, query: Array, key: Array, is_token: Array, part: Array | None):
+    """The keys each query sees, [B, (G or 1), T, S]: in full and in sliding layers.
+
+    Of its own tokens a query sees those of its `part` only.
+    """
     if key.ndim == 2:  # the question's, shared by its group
-        key, is_token = key[:, None], is_token[:, None]
+        key, is_token, part = key[:, None], is_token[:, None], None
     back = query[..., :, None] - key[..., None, :]
     full = is_token[..., None, :] & (back >= 0)
+    if part is not None:
+        full &= part[..., :, None] == part[..., None, :]
     return full, full & (back < spec.window) if spec.window else full
 
 

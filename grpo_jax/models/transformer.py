@@ -44,6 +44,13 @@ class Segment(NamedTuple):
     is_token: Bool[Array, "... S"]  # False: padding, or not written yet
 
 
+class Bins(NamedTuple):
+    """Several short rows one behind another: B is then bins, in lanes, and G is 1."""
+
+    question: Int[Array, "lanes N"]  # of the lane's, whose prefix the bin looks at
+    row: Int[Array, "B 1 T"]  # a token sees its own row only
+
+
 def init(spec: Spec, key: Key[Array, ""]) -> Params:
     """Random parameters in float32: normal, 1/√fan-in, outputs of layers smaller."""
     tokens = jnp.zeros((1, 1, 1), int)
@@ -66,13 +73,14 @@ def forward(
     cache: Segment | None = None,  # of these rows, keys [L, B, G, K, H, S]
     column: int | Int[Array, ""] = 0,  # of the cache, where the tokens go
     numerics: Numerics = Numerics(),
+    bins: Bins | None = None,
 ) -> tuple[Float[Array, "B G T D"], Segment]:
     """Hidden states ready for `unembed`; and the cache with these tokens in it.
 
     Without a cache, the tokens' own segment.
     """
     _need_float64(numerics)
-    inputs = tokens, position, is_token, prefix, cache, column
+    inputs = tokens, position, is_token, prefix, cache, column, bins
     if isinstance(params["layers"], tuple):
         by_name = {f"{APART}{i}": layer for i, layer in enumerate(params["layers"])}
         params = {k: x for k, x in params.items() if k != "layers"} | by_name
@@ -131,7 +139,14 @@ class _Decoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens, position, is_token, prefix=None, cache=None, column=None
+        self,
+        tokens,
+        position,
+        is_token,
+        prefix=None,
+        cache=None,
+        column=None,
+        bins=None,
     ):
         spec, numerics = self.spec, self.numerics
         shape = spec.vocab, spec.width
@@ -147,14 +162,21 @@ class _Decoder(nn.Module):
         if cache is not None:
             own = _write(cache[2:], own, column, (-1, -1))
         before = [] if prefix is None else [prefix]
-        seen = [(s.position, s.is_token) for s in before]
+        source, part = (None, None) if bins is None else bins
+        seen = [
+            (_of_bins(s.position, source), _of_bins(s.is_token, source)) for s in before
+        ]
         surroundings = (
             [
                 attention.rotation(rope, spec, position, numerics)
                 for rope in _ropes(spec)
             ],
-            [attention.visible(spec, position, *segment) for segment in [*seen, own]],
+            [
+                attention.visible(spec, position, *segment, part)
+                for segment in [*seen, own]
+            ],
             column,
+            source,
         )
         before += [] if cache is None else [cache]
         stored = [(s.key, s.value) for s in before]
@@ -221,7 +243,7 @@ class _Layer(nn.Module):
         """The attention's output, and the keys and values of these tokens."""
         spec, numerics = self.spec, self.numerics
         is_sliding, stored = by_layer
-        rotations, visible, column = surroundings
+        rotations, visible, column, source = surroundings
         q = self.project("wq", x, 1, (spec.heads, spec.head_size), spec.qkv_bias)
         k = self.project("wk", x, 1, (spec.kv_heads, spec.head_size), spec.qkv_bias)
         v = self.project("wv", x, 1, (spec.kv_heads, spec.head_size), spec.qkv_bias)
@@ -238,6 +260,8 @@ class _Layer(nn.Module):
             # Written before it is read: so it needs no second buffer.
             *stored, cache = stored
             own = _write(cache, own, column, (-1, -2))
+        # Picked here, layer by layer: never are all of them there twice.
+        stored = [tuple(_of_bins(x, source) for x in kv) for kv in stored]
         masks = [jnp.where(is_sliding, near, far) for far, near in visible]
         out = attention.attend(spec, numerics, q, [*stored, own], masks)
         return self.project("wo", out, 2, (spec.width,), spec.out_bias), own
@@ -277,6 +301,15 @@ def _normal_by_fan_in(inputs: int, depth: int):
         return jax.random.normal(key, shape) / (fan_in * depth) ** 0.5
 
     return initial
+
+
+def _of_bins(x, source):
+    """Of each bin's question, from those of its lane."""
+    if source is None:
+        return x
+    x = x.reshape(len(source), -1, *x.shape[1:])
+    x = jax.vmap(lambda x, i: x[i])(x, source)
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _write(cache, own, column, axes):
