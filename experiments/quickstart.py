@@ -89,8 +89,10 @@ def ready(logits, settings, temperature, beta, rollout, rewards, reference, rows
     return prepare.rollout(settings, rewards, scores, rewards.is_valid, beta=beta)
 
 
-def loss(logits, settings, temperature, beta, token, batch, keys, rows):
+def loss(known, logits, rollout, place):
     """The objective of one update, all of the rollout in one minibatch."""
+    settings, temperature, beta = known
+    token, batch, keys, rows = rollout
     kept = batch.is_completion.sum()
     logp = log_probs(logits, temperature, rows)
     entropy = -(jnp.exp(logp) * logp).sum(-1)[:, None, None]
@@ -122,8 +124,8 @@ def train(settings: config.Config):
     optimizer = optimizers.make(settings.optimizer, updates)
     draw, prepared = programs.forward(sample), programs.forward(ready)
     update = programs.update(loss, optimizer)
-    logits = jnp.zeros((len(QUESTIONS), VOCABULARY))
-    reference, state = jnp.copy(logits), optimizer.init(logits)
+    reference = jnp.zeros((len(QUESTIONS), VOCABULARY))
+    state = programs.begin(optimizer)(jnp.copy(reference))
     root, beta = prng.root(settings.seed), algorithm.beta
     everyone = np.arange(len(QUESTIONS))
     for step in range(settings.training.steps):
@@ -136,23 +138,23 @@ def train(settings: config.Config):
             return prng.sample_keys(key, jnp.asarray(question), algorithm.group_size)
 
         draws = keys(prng.Stream.SAMPLE, step)
-        token, sampler_logp, greedy = draw(logits, sampling, draws, rows)
+        token, sampler_logp, greedy = draw(state.params, sampling, draws, rows)
         rewards = rewards_of(np.asarray(token), np.asarray(greedy), rows)
         knobs = algorithm, sampling.temperature, beta
         rollout = token, sampler_logp
-        batch, measured = prepared(logits, *knobs, rollout, rewards, reference, rows)
+        given = state.params, *knobs, rollout, rewards, reference, rows
+        batch, measured = prepared(*given)
         for repeat in range(algorithm.mu):
             choices = keys(prng.Stream.SELECT, step * algorithm.mu + repeat)
-            parts = token, batch, choices, rows
-            logits, state, more = update(logits, state, *knobs, *parts)
-        optimizers.check(settings.optimizer, state)
+            state, more = update(state, knobs, (token, batch, choices, rows))
+        optimizers.check(settings.optimizer, state.optimizer)
         measured = statistics.values(measured | more)
         digits = np.asarray(token)
         answers = [[str(d) for d in group[:, 0]] for group in digits]
         measured |= diversity.of_groups(digits.tolist(), answers, n=1)
         if "kl" in measured:
             beta = kl.next_beta(algorithm.kl, beta, measured["kl"], token.size)
-        right = jnp.exp(log_probs(logits, sampling.temperature, everyone))
+        right = jnp.exp(log_probs(state.params, sampling.temperature, everyone))
         right = np.asarray(right)[everyone, ANSWERS]
         metrics = {k: float(v) for k, v in measured.items()}
         yield right, {"step": step, "beta": float(beta), **metrics}

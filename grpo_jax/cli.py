@@ -21,9 +21,9 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
   models [NAME]  the models known by name, and what is on this machine
   convert SOURCE FOLDER [--dtype DTYPE]
                  write a model as a folder that transformers opens
-  bench [losses | sampling ... | compile MACHINE ...]
-                 time the mathematics, or the sampler, on this machine; or compile
-                 the sampler for machines that are not here, with bytes per device
+  bench [losses | sampling ... | update ... | step ... | compile MACHINE ...]
+                 time the mathematics, the sampler, an update or a whole step on this
+                 machine; or compile them for others, with bytes per device
 
 MODEL is tiny, smollm2-135m, a folder, a .gguf file, or owner/name of the hub.
 """
@@ -80,10 +80,9 @@ def methods(words: list[str]) -> int:
 
 def bench(words: list[str]) -> int:
     name, *rest = words or ["losses"]
-    if name not in ("losses", "sampling", "compile"):
-        raise Refused(
-            f"there is no bench {name!r}; there are losses, sampling and compile."
-        )
+    known = "losses", "sampling", "update", "step", "compile"
+    if name not in known:
+        raise Refused(f"there is no bench {name!r}; there are {', '.join(known)}.")
     module = importlib.import_module(f"grpo_jax.bench.{name}")
     return module.main(rest)
 

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 from grpo_jax.models.settings import Model
 from grpo_jax.sampling.settings import Sampling
 from grpo_jax.section import Section
+from grpo_jax.training import Critic, Optimizer, Reference, Training
 
 Estimator = Literal[
     "mean", "leave_one_out", "length_weighted", "given", "none",
@@ -198,7 +199,8 @@ class Algorithm(Section):
 
     path: ClassVar[str] = "algorithm"
     group_size: int = 8  # G: samples per question
-    mu: int = 1  # μ: updates per rollout
+    mu: int = 1  # μ: times that a rollout is gone through
+    minibatches: int = 1  # updates of each time, on equal shares of the questions
     beta: float = 0.01  # β: weight of the KL to the reference policy
     surrogate: Surrogate = "clipped"  # the policy term of the loss
     clip_low: float = 0.2  # the ratio is clipped below 1 − clip_low ...
@@ -264,6 +266,7 @@ class Algorithm(Section):
             "Set it to 2 or more, or algorithm.advantage.estimator to given or gae.",
         )
         self.need("mu", self.mu >= 1, "a rollout is used at least once", "Set it to 1.")
+        self.need_positive("minibatches")
         rule = "a KL weight is not negative"
         self.need("beta", self.beta >= 0, rule, "0 switches the KL term off.")
         self._check_clips()
@@ -282,6 +285,32 @@ class Algorithm(Section):
         steered = self.kl.target is None or self.beta > 0
         rule = "the controller multiplies β, and 0 stays 0"
         self.need("beta", steered, rule, "Start above 0, or unset algorithm.kl.target.")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the reference policy must score the rollout; not of traced ones."""
+        in_reward = self.kl.placed == "reward"
+        return self.beta > 0 or in_reward or self.ratio_to == "reference"
+
+    @property
+    def needs_old(self) -> bool:
+        """Whether the policy must score the rollout before its first update."""
+        return (
+            self.mu * self.minibatches > 1
+            or self.kl.placed == "reward"
+            or self.correction.level != "none"
+            or self.rejection.statistic != "none"
+        )
+
+    @property
+    def has_critic(self) -> bool:
+        return self.advantage.estimator == "gae"
+
+    @property
+    def selects(self) -> bool:
+        """Whether an update's tokens are chosen by the policy right before it."""
+        chooses = self.surrogate in ("kl_cov", "clip_cov")
+        return chooses or self.top_entropy is not None
 
     def _check_rows(self):
         """What takes a whole row, or a whole group, and cannot do with part of it."""
@@ -333,55 +362,6 @@ class Algorithm(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer(Section):
-    """How gradients become steps. An update is one step of the optimizer."""
-
-    path: ClassVar[str] = "optimizer"
-    name: Literal["adamw", "adafactor", "lion", "sgd"] = "adamw"
-    learning_rate: float = 1e-6  # the highest that the schedule comes to
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
-    warmup: int = 0  # updates until the learning rate is reached, in equal steps
-    final_rate: float = 0.0  # of the last update, as a share of learning_rate
-    b1: float = 0.9  # decay of the mean of gradients
-    b2: float = 0.999  # decay of the mean of their squares; of lion's mean itself
-    eps: float = 1e-8  # added to the root of the mean square
-    momentum: float = 0.0  # of sgd
-    weight_decay: float = 0.0  # of matrices; norms and biases never decay
-    clip_norm: float | None = 1.0  # longest gradient, over all parameters; None: any
-    most_skips: int = 10  # updates in a row without a finite gradient, then it stops
-    read_by: ClassVar = {
-        "final_rate": ("schedule", {"linear", "cosine"}),
-        "b1": ("name", {"adamw", "lion"}),
-        "b2": ("name", {"adamw", "lion"}),
-        "eps": ("name", {"adamw"}),
-        "momentum": ("name", {"sgd"}),
-    }
-
-    def check(self):
-        self.need_positive("learning_rate", "eps", "clip_norm", "most_skips")
-        for name in ("warmup", "weight_decay"):
-            holds = getattr(self, name) >= 0
-            self.need(name, holds, "it must not be negative", self._default(name))
-        for name in ("b1", "b2", "momentum"):
-            inside = 0 <= getattr(self, name) < 1
-            self.need(name, inside, "it must lie in [0, 1)", self._default(name))
-        inside = 0 <= self.final_rate <= 1
-        self.need("final_rate", inside, "it is a share in [0, 1]", "0: none is left.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Training(Section):
-    """How long, and on how much."""
-
-    path: ClassVar[str] = "training"
-    steps: int = 100  # rollouts; each is used algorithm.mu times
-    batch_size: int = 8  # B: questions per rollout
-
-    def check(self):
-        self.need_positive("steps", "batch_size")
-
-
-@dataclasses.dataclass(frozen=True)
 class Config(Section):
     """An experiment."""
 
@@ -390,6 +370,8 @@ class Config(Section):
     algorithm: Algorithm = Algorithm()
     sampling: Sampling = Sampling()
     optimizer: Optimizer = Optimizer()
+    reference: Reference = Reference()
+    critic: Critic = Critic()
     training: Training = Training()
 
     def check(self):
@@ -397,3 +379,20 @@ class Config(Section):
         self.need("seed", 0 <= self.seed < 2**32, rule, "Try 0.")
         rule = "sampling.temperature is 0; training draws from softmax(logits/T)"
         self.need("sampling", self.sampling.temperature > 0, rule, "Make it positive.")
+        B, M = self.training.batch_size, self.algorithm.minibatches
+        rule = f"algorithm.minibatches is {M}, and {B} questions make no {M} equal ones"
+        self.training.need("batch_size", B % M == 0, rule, f"{B + -B % M} would do.")
+        self._check_reference()
+        rule = "only algorithm.advantage.estimator 'gae' has a critic"
+        is_read = self.algorithm.has_critic or self.critic == Critic()
+        self.need("critic", is_read, rule, "Leave critic.* alone.")
+
+    def _check_reference(self):
+        plain = self.reference == Reference()
+        rule = "nothing in algorithm.* compares the policy with a reference"
+        remedy = "Leave reference.* alone, or set algorithm.beta."
+        self.need("reference", plain or self.algorithm.needs_reference, rule, remedy)
+        rule = "with adapters the reference is the model without them, which stays"
+        has_adapters = self.model.lora.rank > 0
+        remedy = "Leave reference.* alone."
+        self.need("reference", plain or not has_adapters, rule, remedy)

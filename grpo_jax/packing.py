@@ -1,12 +1,14 @@
 """Where the tokens of a ragged batch stand, so that few places are for padding.
 
-A batch is computed in cells: each part of each minibatch has as many questions on each
-lane of the mesh. In a cell the completions of one question are laid one behind another
-into bins, as wide as the longest of the batch, and every cell has as many bins as the
-fullest needs: so each is given some long questions and some short ones.
+A batch is computed in cells: each part of each minibatch has as many blocks on each
+lane of the mesh. A block is a question's group, or an equal share of it where there are
+fewer questions than cells. In a cell the completions of one block are laid one behind
+another into bins, as wide as the longest of the batch, and every cell has as many bins
+as the fullest needs: so each is given some long blocks and some short ones.
 """
 
 import heapq
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,44 +20,97 @@ NOWHERE = np.iinfo(np.int32).max
 WORTH = 0.8  # a share of the unpacked batch above which bins are not worth gathering
 
 
-class Layout(NamedTuple):
-    """How one batch lies on the devices."""
+class Lanes(NamedTuple):
+    """Those that this process feeds; with others', if it is not alone."""
 
-    order: Int[np.ndarray, "B"]  # the question that stands there; -1: none
+    first: int
+    count: int
+    agreed: Callable[..., tuple[int, ...]] = lambda *sizes: sizes
+
+
+class Layout(NamedTuple):
+    """How one rollout lies on the devices, M minibatches of it.
+
+    Blocks are numbered as their questions are, those of a minibatch by themselves.
+    """
+
     columns: int  # of the completions: the longest, and few more
-    place: Int[np.ndarray, "cells lanes N W"] | None  # None: each row is its own bin
+    split: int  # blocks of a group
+    before: int  # blocks of a minibatch that other processes have before these
+    order: Int[np.ndarray, "M N"]  # the block that stands there, or NOWHERE
+    stands: Int[np.ndarray, "M blocks"]  # where a block stands, or NOWHERE
+    place: Int[np.ndarray, "M parts lanes bins W"] | None  # None: a row is its own bin
 
 
 def lay(
-    length: Int[np.ndarray, "B G"], lanes: int, minibatches: int, parts: int, most: int
+    length: Int[np.ndarray, "B G"],
+    lanes: Lanes,
+    minibatches: int,
+    parts: int,
+    most: int,
 ) -> Layout:
     """The layout of completions of these lengths, none above `most`.
 
-    Question i belongs to the minibatch i mod M, whatever its length. Cell p·M + m of a
-    lane is part p of minibatch m, and has every (parts·M)-th question of that lane.
+    Question i belongs to minibatch i mod M, whatever its length. In its order part p
+    has every parts-th block of each lane.
     """
-    B, G = length.shape
-    columns = min(shapes.length(int(length.max())), most)
-    bins = [_bins(lengths, columns) for lengths in length]
-    cells = {}
-    for m in range(minibatches):
-        questions = range(m, B, minibatches)
-        shares = _share_out({q: len(bins[q]) for q in questions}, lanes * parts)
-        for number, share in enumerate(shares):
-            lane, p = divmod(number, parts)
-            cells[p * minibatches + m, lane] = share
-    each = max(map(len, cells.values()))
-    order = np.full((lanes, each, parts * minibatches), -1)
-    for (cell, lane), share in cells.items():
-        order[lane, : len(share), cell] = share
-    needed = max(sum(len(bins[q]) for q in share) for share in cells.values())
-    needed = quarters(max(needed, 1))
-    place = None
-    if needed < WORTH * each * G:
-        place = np.full((parts * minibatches, lanes, needed, columns), NOWHERE)
-        for where, share in cells.items():
-            _fill(place[where], [(bins[q], length[q]) for q in share])
-    return Layout(order.reshape(-1), columns, place)
+    (B, G), M = length.shape, minibatches
+    longest, questions = lanes.agreed(int(length.max()), B // M)
+    columns = min(shapes.length(longest), most)
+    split = _split(questions, G, lanes.count * parts)
+    length = _in_blocks(length, M, split, of_samples=True)
+    bins = [[_bins(lengths, columns) for lengths in blocks] for blocks in length]
+    cells = [_share_out([len(b) for b in some], lanes.count * parts) for some in bins]
+    each = max(len(cell) for some in cells for cell in some)
+    needed = max(
+        sum(len(bins[m][i]) for i in cell) for m in range(M) for cell in cells[m]
+    )
+    each, needed = lanes.agreed(each, quarters(max(needed, 1)))
+    # As many questions of a minibatch on every lane, some of which may be empty.
+    blocks = -(-length.shape[1] // (split * lanes.count)) * split * lanes.count
+    before = lanes.first * blocks // lanes.count
+    order = np.full((M, lanes.count, each, parts), NOWHERE)
+    stands = np.full((M, blocks), NOWHERE)
+    place = np.full((M, parts, lanes.count, needed, columns), NOWHERE)
+    for m, some in enumerate(cells):
+        for number, cell in enumerate(some):
+            lane, part = divmod(number, parts)
+            order[m, lane, : len(cell), part] = before + np.array(cell, int)
+            at = (lanes.first + lane) * each + np.arange(len(cell))
+            stands[m, cell] = at * parts + part
+            _fill(place[m, part, lane], [(bins[m][i], length[m, i]) for i in cell])
+    packs = needed < WORTH * each * G // split
+    layout = columns, split, before, order.reshape(M, -1), stands
+    return Layout(*layout, place if packs else None)
+
+
+def _split(questions: int, group: int, cells: int) -> int:
+    """Into how many blocks groups are cut: the fewest that fill the cells well."""
+
+    def for_nothing(split):
+        blocks = questions * split
+        return round(10 * (-(-blocks // cells) * cells / blocks - 1))
+
+    divisors = [n for n in range(1, group + 1) if group % n == 0]
+    return min(divisors, key=lambda n: (for_nothing(n), n))
+
+
+def laid(x: np.ndarray, layout: Layout, *, of_samples: bool = False) -> np.ndarray:
+    """[B, ...], or [B, G, ...] of samples → [M, N, ...]: zeros where nothing stands."""
+    blocks = _in_blocks(x, len(layout.order), layout.split, of_samples)
+    is_there, at = layout.order < NOWHERE, layout.order - layout.before
+    at = np.minimum(at, blocks.shape[1] - 1)
+    taken = np.stack([some[i] for some, i in zip(blocks, at, strict=True)])
+    is_there = is_there.reshape(*is_there.shape, *(1,) * (taken.ndim - 2))
+    return np.where(is_there, taken, np.zeros((), x.dtype))
+
+
+def _in_blocks(x: np.ndarray, parts: int, split: int, of_samples: bool) -> np.ndarray:
+    """[B, ...] → [M, blocks, ...]; samples are shared out, all else is repeated."""
+    x = x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+    if not of_samples:
+        return np.repeat(x, split, 1)
+    return x.reshape(parts, -1, x.shape[2] // split, *x.shape[3:])
 
 
 def quarters(n: int) -> int:
@@ -81,23 +136,23 @@ def _bins(lengths: np.ndarray, width: int) -> list[list[int]]:
     return bins
 
 
-def _share_out(cost: dict[int, int], cells: int) -> list[list[int]]:
-    """Questions to cells: the costly first, each to the cell that has the least."""
+def _share_out(cost: list[int], cells: int) -> list[list[int]]:
+    """Blocks to cells: the costly first, each to the cell that has the least."""
     most = -(-len(cost) // cells)
     shares = [[] for _ in range(cells)]
     least = [(0, cell) for cell in range(cells)]
-    for question in sorted(cost, key=cost.get, reverse=True):
+    for block in np.argsort(-np.array(cost), kind="stable"):
         load, cell = heapq.heappop(least)
-        shares[cell].append(question)
+        shares[cell].append(int(block))
         if len(shares[cell]) < most:
-            heapq.heappush(least, (load + cost[question], cell))
+            heapq.heappush(least, (load + cost[block], cell))
     return shares
 
 
-def _fill(place: np.ndarray, questions: list[tuple[list[list[int]], np.ndarray]]):
+def _fill(place: np.ndarray, blocks: list[tuple[list[list[int]], np.ndarray]]):
     """Bin after bin, the number of each token among all places of the cell's rows."""
     width, b = place.shape[1], 0
-    for i, (bins, length) in enumerate(questions):
+    for i, (bins, length) in enumerate(blocks):
         for rows in bins:
             first = (i * len(length) + np.array(rows)) * width
             tokens = [

@@ -2,16 +2,25 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.stages import Compiled, Lowered
 
-from grpo_jax import pool, programs, sharding
+from grpo_jax import (
+    learner,
+    pool,
+    prepare,
+    programs,
+    scoring,
+    sharding,
+    train_step,
+)
 from grpo_jax.models import transformer
 from grpo_jax.models.memory import GIB
+from grpo_jax.records import PolicyBatch, Rewards
 from grpo_jax.sampling import decode, draw, shapes
 
 
@@ -44,6 +53,84 @@ def sampling(
     if len(room.ladder) > 1:
         shape = room.ladder[1]
         yield "decode fewer", _segment(sampler, params, room, shape, at_rest=False)
+
+
+class Size(NamedTuple):
+    """Of one update's texts."""
+
+    questions: int
+    prompt: int
+    columns: int
+    bins: int | None = None  # of each part on each lane; None: each row is its own
+
+
+def learning(run: learner.Learner, size: Size) -> Iterator[tuple[str, Lowered]]:
+    """Of an update on all of a rollout, and the scores that come before it."""
+    chosen, do = run.settings, run.programs
+    B, G, parts = size.questions, chosen.algorithm.group_size, chosen.training.parts
+    rows = functools.partial(_rows, do.rows)
+    asked, every = (B, size.prompt), (B, G, size.columns)
+    texts = scoring.Texts(
+        *(rows(dtype, *asked) for dtype in ("int32", "bool")),
+        *(rows(dtype, *every) for dtype in ("int32", "bool")),
+    )
+    place = None
+    if size.bins is not None:
+        shape = parts, sharding.lanes(run.mesh), size.bins, size.columns
+        place = jax.ShapeDtypeStruct(shape, "int32", sharding=do.cells)
+    scalars = chosen.algorithm, chosen.sampling.temperature, chosen.algorithm.beta
+    known = jax.tree.map(
+        lambda x: _at(jnp.float32(x), do.everywhere), train_step.Known(*scalars)
+    )
+    frozen = _frozen(run)
+    params = run.policy.state.params, frozen
+    if chosen.algorithm.needs_old or chosen.algorithm.needs_reference:
+        given = *params, texts, place, parts, known.temperature
+        yield "score", do.score.lower(*given, with_entropy=chosen.algorithm.selects)
+    batch = train_step.Batch(texts, _policy_batch(run, texts, known))
+    if run.critic is not None:
+        critic = known._replace(critic=_critic(run))
+        given = run.critic.state, critic, batch, place
+        yield "critic", run.critic.update.lower(*given, parts=parts)
+    shares = chosen.algorithm.has_critic and run.critic is None
+    known = known._replace(frozen=frozen, critic=_critic(run) if shares else None)
+    given = run.policy.state, known, batch, place
+    yield "update", run.policy.update.lower(*given, parts=parts)
+
+
+def _frozen(run: learner.Learner) -> transformer.Params | None:
+    if not run.settings.model.lora.rank:
+        return None
+    params = transformer.abstract(run.spec, run.settings.model.dtype)
+    return jax.tree.map(_at, params, sharding.of_params(params, run.mesh)[0])
+
+
+def _critic(run: learner.Learner):
+    where = run.programs.everywhere
+    return jax.tree.map(lambda x: _at(jnp.float32(x), where), run.settings.critic)
+
+
+def _policy_batch(run: learner.Learner, texts: scoring.Texts, known) -> PolicyBatch:
+    """What `prepare` makes of a rollout whose sampler recorded what it drew."""
+    chosen, do = run.settings.algorithm, run.programs
+    shape = texts.completion.shape
+    numbers = jax.ShapeDtypeStruct(shape, "float32")
+    everyone = jax.ShapeDtypeStruct(shape[:2], "bool")
+    parts = jax.ShapeDtypeStruct((*shape[:2], 1), "float32")
+    value = numbers if chosen.has_critic else None
+    rewards = Rewards(parts, texts.is_completion, everyone, value=value)
+    scores = prepare.Scores(
+        numbers if chosen.needs_old else None,
+        numbers if chosen.needs_reference else None,
+        numbers,
+    )
+    ready = known.settings, rewards, scores, everyone
+    batch, _ = jax.eval_shape(do.prepare, *ready, beta=known.beta)
+    now = scoring.Scores(numbers, numbers) if chosen.selects else None
+    number = jax.ShapeDtypeStruct(shape[:1], "int32")
+    ready = known.settings, batch, jnp.int32(0), now, number, jax.random.key(0), 0
+    batch = jax.eval_shape(do.minibatch, *ready)
+    return jax.tree.map(lambda x: _at(x, do.rows if x.ndim else do.everywhere), batch)
 
 
 def _rows(where: Any, dtype: str, *shape: int) -> jax.ShapeDtypeStruct:

@@ -26,12 +26,6 @@ class Scores(NamedTuple):
     sampler_logp: Float[Array, "B G C"] | None  # as the sampler recorded them
 
 
-def needs_reference(settings: config.Algorithm) -> bool:
-    """Whether the reference policy must score the rollout; for concrete settings."""
-    in_reward = settings.kl.placed == "reward"
-    return settings.beta > 0 or in_reward or settings.ratio_to == "reference"
-
-
 def rollout(
     settings: config.Algorithm,
     rewards: Rewards,
@@ -64,7 +58,8 @@ def rollout(
             weight, more = mismatch.weights(settings.correction, *pair, mask)
             measured |= more
         mask = kept
-    drifts = settings.off_policy_limit is not None
+    # Without scores of before, the loss itself can say how far the sampler was off.
+    is_read = settings.off_policy_limit is not None or scores.logp is None
     batch = PolicyBatch(
         is_completion=mask,
         advantage=estimated.advantage,
@@ -72,7 +67,9 @@ def rollout(
         old_logp=scores.logp,
         ref_logp=scores.ref_logp,
         weight=weight,
-        sampler_logp=scores.sampler_logp if drifts else None,
+        sampler_logp=scores.sampler_logp if is_read else None,
+        old_value=rewards.value,
+        returns=estimated.returns,
     )
     return batch, measured
 
@@ -80,7 +77,7 @@ def rollout(
 def minibatch(
     settings: config.Algorithm,
     batch: PolicyBatch,
-    logp: Float[Array, "B G C"],
+    logp: Float[Array, "B G C"] | None,
     entropy: Float[Array, "B G C"] | None,
     keys: Key[Array, "B G"] | None,
     *,
@@ -90,7 +87,8 @@ def minibatch(
     """The batch of one update, from the policy as it is before that update.
 
     `parts` minibatches make up the rollout, whose tokens are those that `rollout` left
-    in is_completion; `keys` are of the rows, and only clip_cov draws with them.
+    in is_completion. Scores of now are for what `settings.selects`; `keys` are of the
+    rows, and only clip_cov draws with them.
     """
     mask = batch.is_completion
     _check_minibatch(settings, batch, logp, entropy, keys, parts)
@@ -112,6 +110,7 @@ def minibatch(
         is_selected=is_selected,
         is_uncertain=is_uncertain,
         entropy_weight=1 / jnp.maximum(chosen.sum(), 1),
+        value_weight=None if batch.returns is None else 1 / jnp.maximum(mask.sum(), 1),
     )
 
 
@@ -129,6 +128,7 @@ def _check_scores(settings: config.Algorithm, scores: Scores):
             "rejection.statistic": rejects,
             "kl.placed": in_reward,
             "mu": settings.mu > 1,
+            "minibatches": settings.minibatches > 1,
             "off_policy_limit": drifts,
         },
         "ref_logp": {
@@ -148,8 +148,9 @@ def _check_scores(settings: config.Algorithm, scores: Scores):
 
 def _check_minibatch(settings, batch: PolicyBatch, logp, entropy, keys, parts):
     shape = batch.is_completion.shape
-    need_shape(shape, logp=logp)
+    covaries = settings.surrogate in ("kl_cov", "clip_cov")
     needs = {
+        "logp": (logp, covaries, f"surrogate {settings.surrogate!r}"),
         "entropy": (entropy, settings.top_entropy is not None, "top_entropy"),
         "keys": (keys, settings.surrogate == "clip_cov", "surrogate 'clip_cov'"),
         "batch.old_logp": (batch.old_logp, parts > 1, "a rollout in several parts"),
@@ -157,7 +158,8 @@ def _check_minibatch(settings, batch: PolicyBatch, logp, entropy, keys, parts):
     for name, (x, is_needed, reader) in needs.items():
         if is_needed and x is None:
             raise Refused(f"{name} is not given, which {reader} reads. Give it.")
-    if entropy is not None:
-        need_shape(shape, entropy=entropy)
+    for name, x in (("logp", logp), ("entropy", entropy)):
+        if x is not None:
+            need_shape(shape, **{name: x})
     if keys is not None:
         need_shape(shape[:2], keys=keys)

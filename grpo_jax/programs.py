@@ -15,10 +15,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from grpo_jax import scoring, sharding, tree
+from grpo_jax import prepare, scoring, sharding, train_step, tree
+from grpo_jax.losses import statistics
 from grpo_jax.models import transformer
-from grpo_jax.models.settings import Numerics
+from grpo_jax.models.settings import Lora, Numerics
 from grpo_jax.models.spec import Spec
+from grpo_jax.records import PolicyBatch
 from grpo_jax.sampling import decode as _decode
 from grpo_jax.sampling import draw as _draw
 from grpo_jax.section import Refused
@@ -128,18 +130,88 @@ def forward(function: Callable, static_argnames: tuple[str, ...] = ()) -> Callab
     return jax.jit(function, static_argnames=static_argnames)
 
 
-def update(loss: Callable, optimizer: optax.GradientTransformation) -> Callable:
-    """One optimizer step on `loss(params, *batch) -> (value, statistics)`.
+class Learning(NamedTuple):
+    """What the updates of a rollout run besides `update`, for one model on one mesh."""
+
+    pick: Callable  # one minibatch's share of a layout
+    score: Callable  # its log-probabilities by any parameters
+    value: Callable
+    whole: Callable  # those of all minibatches
+    prepare: Callable
+    minibatch: Callable
+    merge: Callable
+    rows: Any  # where the host's arrays of questions go,
+    shares: Any  # of blocks, by minibatch,
+    cells: Any  # and the places of their tokens
+    everywhere: Any
+
+
+@functools.cache
+def learning(spec: Spec, numerics: Numerics, lora: Lora, mesh: Mesh) -> Learning:
+    rows, everywhere = sharding.of_rows(mesh), NamedSharding(mesh, P())
+    weights = {"entropy_weight": everywhere, "value_weight": everywhere}
+    minibatch = PolicyBatch(*(rows,) * len(PolicyBatch._fields))._replace(**weights)
+
+    def score(params, frozen, share, temperature, parts, *, with_entropy):
+        params = train_step.with_frozen(params, frozen, lora)
+
+        def one(texts, place):
+            known = texts, temperature, numerics, place
+            return scoring.log_probs(spec, params, *known, with_entropy=with_entropy)
+
+        return train_step.of_blocks(one, share, parts)
+
+    def value(params, frozen, share, parts):
+        params = train_step.with_frozen(params, frozen, lora)
+        one = functools.partial(scoring.values, spec, params, numerics=numerics)
+        return train_step.of_blocks(lambda t, p: one(t, place=p), share, parts)
+
+    return Learning(
+        pick=jax.jit(lambda shares, number: jax.tree.map(lambda x: x[number], shares)),
+        score=_placed(score, rows, static_argnames=("parts", "with_entropy")),
+        value=_placed(value, rows, static_argnames="parts"),
+        whole=_placed(train_step.whole, rows, static_argnames="group"),
+        prepare=_placed(prepare.rollout, (rows, everywhere)),
+        minibatch=_placed(train_step.minibatch, minibatch),
+        merge=jax.jit(statistics.merge),
+        rows=rows,
+        shares=NamedSharding(mesh, P(None, *rows.spec)),
+        cells=NamedSharding(mesh, P(None, None, *rows.spec)),
+        everywhere=everywhere,
+    )
+
+
+def update(
+    loss: train_step.Loss, optimizer: optax.GradientTransformation, where: Any = None
+) -> Callable:
+    """One step of the optimizer (see `train_step.update`).
 
     Parameters and optimizer state are donated: the old ones are gone after the call.
     """
+    step = functools.partial(train_step.update, loss, optimizer)
+    if where is not None:
+        on = jax.tree.leaves(where)[0].mesh
+        where = where, NamedSharding(on, P())
+    return _placed(step, where, static_argnames="parts", donate_argnames="state")
 
-    def step(params, state, *batch):
-        (_, measured), grads = jax.value_and_grad(loss, has_aux=True)(params, *batch)
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state, measured
 
-    return jax.jit(step, donate_argnums=(0, 1))
+def begin(optimizer: optax.GradientTransformation, where: Any = None) -> Callable:
+    """Of parameters, which are gone then, to their state before the first update."""
+
+    def first(params):
+        return train_step.State(params, optimizer.init(params))
+
+    return _placed(first, where, donate_argnames="params")
+
+
+# Of two trees of parameters, as a moving average, in place of the first.
+mix = jax.jit(
+    lambda old, new, share: jax.tree.map(
+        lambda a, b: ((1 - share) * a + share * b).astype(a.dtype), old, new
+    ),
+    donate_argnums=0,
+)
+copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
 
 
 def init(spec: Spec, dtype: str, shardings: Any) -> Callable:

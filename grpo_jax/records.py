@@ -22,6 +22,7 @@ for _section in (
     config.Algorithm,
     config.Sampling,
     config.Optimizer,
+    config.Critic,
 ):
     tree.register_settings(_section)  # settings flow through jax as well
 
@@ -54,11 +55,14 @@ class PolicyBatch(NamedTuple):
     ref_logp: Float[Array, "B G C"] | None = None  # None: no KL in the loss
     weight: Float[Array, "B G C"] | None = None  # π_old/π_sampler: losses/mismatch
     sampler_logp: Float[Array, "B G C"] | None = None  # None: drift is from old_logp
+    old_value: Float[Array, "B G C"] | None = None  # the critic's, before any update
+    returns: Float[Array, "B G C"] | None = None  # what it should have said: gae only
 
     row_weight: Float[Array, "B G"] | None = None  # of a row's token: losses/reduce
     is_selected: Bool[Array, "B G C"] | None = None  # KL-Cov, Clip-Cov: losses/select
     is_uncertain: Bool[Array, "B G C"] | None = None  # top entropy: losses/select
     entropy_weight: Float[Array, ""] | None = None  # 1 / tokens in the entropy's mean
+    value_weight: Float[Array, ""] | None = None  # 1 / tokens in the critic's loss
 
 
 def compared_with(

@@ -7,6 +7,7 @@ the backward pass recomputes: `[B, G, C, V]`, the largest tensor there could be,
 exists.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from grpo_jax.models import transformer
+from grpo_jax.models import heads, transformer
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
 
@@ -49,13 +50,9 @@ def log_probs(
     with_entropy: bool = False,
 ) -> Scores:
     """log π(o_t | q, o_<t) of softmax(logits / T), and that distribution's entropy."""
-    read = _read(texts, place)
-    hidden = _states(spec, params, texts, read, numerics)
-    knobs = temperature, numerics
-    scores = of_states(
-        spec, params, hidden, read.target, *knobs, with_entropy=with_entropy
-    )
-    return jax.tree.map(lambda x: back(x, texts, place), scores)
+    hidden = states(spec, params, texts, numerics, place)
+    given = hidden, texts, temperature, numerics, place
+    return of_states(spec, params, *given, with_entropy=with_entropy)
 
 
 def states(
@@ -64,9 +61,17 @@ def states(
     texts: Texts,
     numerics: Numerics = Numerics(),
     place: Place | None = None,
-) -> Float[Array, "N S C D"]:
-    """What predicts each completion token; in bins, if they have a place there."""
-    return _states(spec, params, texts, _read(texts, place), numerics)
+) -> Float[Array, "N S W D"]:
+    """What predicts each completion token: [B, G, C], or [bins, 1, width] in bins."""
+    read, prefix = _read(texts, place), None
+    if texts.question.shape[-1] > 1:
+        questions = texts.question, texts.is_question
+        prefix = transformer.prefill(spec, params, *questions, numerics)
+    tokens = read.token, read.position, read.is_token
+    hidden, _ = transformer.forward(
+        spec, params, *tokens, prefix, numerics=numerics, bins=read.bins
+    )
+    return hidden
 
 
 def back(
@@ -125,40 +130,24 @@ def _read_bins(texts: Texts, place: Place) -> _Read:
     return _Read(*every, transformer.Bins(question, row))
 
 
-def _states(spec, params, texts: Texts, read: _Read, numerics):
-    prefix = None
-    if texts.question.shape[-1] > 1:
-        questions = texts.question, texts.is_question
-        prefix = transformer.prefill(spec, params, *questions, numerics)
-    hidden, _ = transformer.forward(
-        spec,
-        params,
-        read.token,
-        read.position,
-        read.is_token,
-        prefix,
-        numerics=numerics,
-        bins=read.bins,
-    )
-    return hidden
-
-
 def of_states(
     spec: Spec,
     params: transformer.Params,
-    hidden: Float[Array, "B G C D"],
-    tokens: Int[Array, "B G C"],
+    hidden: Float[Array, "N S W D"],
+    texts: Texts,
     temperature: float | Float[Array, ""],
     numerics: Numerics = Numerics(),
+    place: Place | None = None,
     *,
     with_entropy: bool = False,
 ) -> Scores:
     """Scores of the tokens that hidden states predict.
 
-    A chunk takes the same few tokens of every question, so rows cut over devices by
-    question stay where they are.
+    A chunk takes the same few tokens of every question, or bin, so rows cut over
+    devices stay where they are.
     """
-    B, G, C = tokens.shape
+    targets = _read(texts, place).target
+    B, G, C = targets.shape
     # The gradient is a sum over chunks: in float32, however the parameter is stored.
     name = spec.unembedding
     wide = jnp.promote_types(params[name].dtype, jnp.float32)
@@ -173,24 +162,72 @@ def of_states(
         x = jnp.pad(x, padding).reshape(B, count, width, *x.shape[2:])
         return jnp.moveaxis(x, 1, 0)
 
-    @jax.checkpoint
     def score(chunk):
-        states, targets = chunk
-        logits = transformer.unembed(spec, params, states, numerics) / temperature
-        normaliser = jax.nn.logsumexp(logits, -1)
-        chosen = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
-        logp = chosen - normaliser
-        if not with_entropy:
-            return logp, None
-        mean = (jax.nn.softmax(logits, -1) * logits).sum(-1)
-        return logp, normaliser - mean
+        known = spec, numerics, with_entropy, params[name], temperature
+        return _score(*known, *chunk)
 
     def together(x):
         return jnp.moveaxis(x, 0, 1).reshape(B, count * width)[:, : G * C]
 
-    scores = jax.lax.map(score, (in_chunks(hidden), in_chunks(tokens)))
+    scores = jax.lax.map(score, (in_chunks(hidden), in_chunks(targets)))
     scores = jax.tree.map(lambda x: together(x).reshape(B, G, C), scores)
-    return Scores(*scores)
+    return Scores(*jax.tree.map(lambda x: back(x, texts, place), scores))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _score(spec, numerics, with_entropy, weight, temperature, states, targets):
+    """Of one chunk. The gradient makes its logits again, and its softmax at once."""
+    return _score_and_keep(
+        spec, numerics, with_entropy, weight, temperature, states, targets
+    )[0]
+
+
+def _score_and_keep(spec, numerics, with_entropy, weight, temperature, states, targets):
+    logits = _logits(spec, numerics, weight, temperature, states)
+    normaliser = jax.nn.logsumexp(logits, -1)
+    chosen = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    entropy = mean = None
+    if with_entropy:
+        p = jnp.exp(logits - normaliser[..., None])
+        mean = (p * logits).sum(-1)
+        entropy = normaliser - mean
+    kept = weight, temperature, states, targets, normaliser, mean
+    return (chosen - normaliser, entropy), kept
+
+
+def _score_gradient(spec, numerics, with_entropy, kept, pull):
+    """∂log p_i/∂z_j = [i = j] − p_j and ∂H/∂z_j = p_j (Σ p z − z_j), z the logits."""
+    *inputs, targets, normaliser, mean = kept
+    logits, back_to_inputs = jax.vjp(
+        functools.partial(_logits, spec, numerics), *inputs
+    )
+    of_logp, of_entropy = pull
+    p = jnp.exp(logits - normaliser[..., None])
+    ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    change = of_logp[..., None] * ((ids == targets[..., None]) - p)
+    if with_entropy:
+        change += of_entropy[..., None] * p * (mean[..., None] - logits)
+    return *back_to_inputs(change), None
+
+
+_score.defvjp(_score_and_keep, _score_gradient)
+
+
+def _logits(spec, numerics, weight, temperature, states):
+    params = {spec.unembedding: weight}
+    return transformer.unembed(spec, params, states, numerics) / temperature
+
+
+def values(
+    spec: Spec,
+    params: transformer.Params,
+    texts: Texts,
+    numerics: Numerics = Numerics(),
+    place: Place | None = None,
+) -> Float[Array, "B G C"]:
+    """What the critic expects where each completion token is about to be drawn."""
+    hidden = states(spec, params, texts, numerics, place)
+    return back(heads.scalar(params["head"], hidden), texts, place)
 
 
 def next_logits(

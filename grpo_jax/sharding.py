@@ -10,6 +10,8 @@ import math
 from typing import Any
 
 import jax
+import numpy as np
+import optax
 from jax.sharding import (
     AbstractMesh,
     AxisType,
@@ -89,6 +91,25 @@ def _full(path: str, spec: P, ndim: int) -> tuple:
     return tuple(spec)
 
 
+def of_optimizer(
+    optimizer: optax.GradientTransformation, params: Any, layout: Any
+) -> Any:
+    """Moments as their parameters, all else everywhere; `params` may be shapes only."""
+    everywhere = NamedSharding(jax.tree.leaves(layout)[0].mesh, P())
+
+    def one(x, param, where):
+        return where if x.shape == param.shape else everywhere
+
+    return optax.tree.map_params(
+        optimizer,
+        one,
+        jax.eval_shape(optimizer.init, params),
+        params,
+        layout,
+        transform_non_params=lambda _: everywhere,
+    )
+
+
 def of_layer(stacked: Sharding) -> Sharding:
     """How one layer of a stacked parameter lies; layers themselves are never cut."""
     if isinstance(stacked, NamedSharding):
@@ -105,6 +126,18 @@ def one_device(params: Any) -> Any:
 def lanes(on: Mesh | None) -> int:
     """How many parts rows are cut into."""
     return 1 if on is None else math.prod(on.shape[axis] for axis in ROWS)
+
+
+def own_lanes(on: Mesh) -> tuple[int, int]:
+    """The first of those that this process has devices in, and so feeds; how many."""
+    owners = np.vectorize(lambda device: device.process_index)(on.devices)
+    own = np.flatnonzero((owners == jax.process_index()).any(-1))
+    if len(own) != own[-1] - own[0] + 1:
+        raise Refused(
+            f"process {jax.process_index()} has devices in the lanes {own.tolist()}; "
+            "they must follow one another. Let the mesh's first axes be over hosts."
+        )
+    return int(own[0]), len(own)
 
 
 def of_rows(on: Mesh) -> NamedSharding:

@@ -1,65 +1,103 @@
 """Every token has one place, and few places are for padding."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from grpo_jax import packing
+from grpo_jax.packing import NOWHERE
 
-sizes = st.tuples(*[st.integers(1, n) for n in (9, 5, 3, 3, 3, 40)])
+# questions of a minibatch, G, lanes, M, parts, longest, lanes of other processes
+sizes = st.tuples(*[st.integers(1, n) for n in (5, 6, 3, 3, 3, 40)], st.integers(0, 2))
 
 
 @given(sizes, st.integers(0, 2**32 - 1))
-def test_every_token_has_one_place_in_its_questions_cell(size, seed):
-    B, G, lanes, M, parts, most = size
+def test_every_token_has_one_place(size, seed):
+    """Tokens are numbered; what is laid out and read back at their places is all."""
+    questions, G, lanes, M, parts, most, before = size
+    B = questions * M
     length = np.random.default_rng(seed).integers(0, most + 1, (B, G))
-    layout = packing.lay(length, lanes, M, parts, most)
-    questions = layout.order.reshape(lanes, -1, parts * M)
-    assert sorted(layout.order[layout.order >= 0]) == list(range(B))
-    for cell in range(parts * M):
-        own = questions[:, :, cell].reshape(-1)
-        assert all(q % M == cell % M for q in own if q >= 0)
-    assert length.max() <= layout.columns <= most
+    layout = packing.lay(length, packing.Lanes(before, lanes), M, parts, most)
+    C = layout.columns
+    assert length.max() <= C <= most
+    number = np.arange(B * G * C).reshape(B, G, C) + 1
+    tokens = np.where(np.arange(C) < length[:, :, None], number, 0)
+    laid = packing.laid(tokens, layout, of_samples=True)
+    asked = packing.laid(np.arange(B) + 1, layout)
+    for m in range(M):
+        there = layout.order[m] < NOWHERE
+        assert set(asked[m][there] - 1) == set(range(m, B, M))
+        rows = laid[m].reshape(lanes, -1, parts, laid.shape[2] * C)
+        found = [rows[lane, :, p].reshape(-1) for p, lane in np.ndindex(parts, lanes)]
+        if layout.place is not None:
+            places = layout.place[m].reshape(parts * lanes, -1)
+            places = [x[x < NOWHERE] for x in places]
+            assert all(len(set(x)) == len(x) for x in places)
+            found = [x[i] for x, i in zip(found, places, strict=True)]
+        found = np.concatenate(found)
+        assert sorted(found[found > 0]) == sorted(tokens[m::M][tokens[m::M] > 0])
+
+
+@given(sizes, st.integers(0, 2**32 - 1))
+def test_blocks_are_found_where_they_stand(size, seed):
+    questions, G, lanes, M, parts, most, before = size
+    length = np.random.default_rng(seed).integers(0, most + 1, (questions * M, G))
+    layout = packing.lay(length, packing.Lanes(before, lanes), M, parts, most)
+    N, blocks = layout.order.shape[1], questions * layout.split
+    assert layout.stands.shape[1] % (lanes * layout.split) == 0
+    for order, stands in zip(layout.order, layout.stands, strict=True):
+        stands = stands[:blocks] - before * N // lanes
+        np.testing.assert_array_equal(order[stands] - layout.before, np.arange(blocks))
+        assert (layout.stands[:, blocks:] == NOWHERE).all()
+        assert (order < NOWHERE).sum() == blocks
+
+
+@given(sizes, st.integers(0, 2**32 - 1))
+def test_a_bin_holds_whole_rows_of_one_block(size, seed):
+    questions, G, lanes, M, parts, most, _ = size
+    length = np.random.default_rng(seed).integers(0, most + 1, (questions * M, G))
+    layout = packing.lay(length, packing.Lanes(0, lanes), M, parts, most)
     if layout.place is None:
         return
-    assert layout.place.shape[:2] == (parts * M, lanes)
-    for cell, lane in np.ndindex(parts * M, lanes):
-        own = questions[lane, :, cell]
-        expected = [
-            (i * G + g) * layout.columns + c
-            for i, q in enumerate(own)
-            if q >= 0
-            for g in range(G)
-            for c in range(length[q, g])
-        ]
-        place = layout.place[cell, lane]
-        assert sorted(place[place < packing.NOWHERE]) == expected
-        for row in place:
-            tokens = row[row < packing.NOWHERE]
-            assert (row[: len(tokens)] == tokens).all()  # padding is on the right
-            assert len(set(tokens // (G * layout.columns))) <= 1  # one question
-            starts = np.flatnonzero(np.diff(tokens) != 1) + 1
-            assert (tokens[starts] % layout.columns == 0).all()  # rows are whole
+    C = layout.columns
+    for row in layout.place.reshape(-1, C):
+        tokens = row[row < NOWHERE]
+        assert (row[: len(tokens)] == tokens).all()  # padding is on the right
+        assert len(set(tokens // (G // layout.split * C))) <= 1
+        starts = np.flatnonzero(np.diff(tokens) != 1) + 1
+        assert (tokens[starts] % C == 0).all()
 
 
 def test_bins_by_hand():
     """Rows of 6, 2, 3 and 1 tokens fill the bins 6 | 3 2 1 of 6 columns."""
     length = np.array([[6, 2, 3, 1]])
-    layout = packing.lay(length, 1, 1, 1, 6)
-    assert layout.columns == 6 and layout.place.shape == (1, 1, 2, 6)
+    layout = packing.lay(length, packing.Lanes(0, 1), 1, 1, 6)
+    assert layout.columns == 6 and layout.place.shape == (1, 1, 1, 2, 6)
     tokens = [[0, 1, 2, 3, 4, 5], [12, 13, 14, 6, 7, 18]]
-    np.testing.assert_array_equal(layout.place[0, 0], tokens)
+    np.testing.assert_array_equal(layout.place[0, 0, 0], tokens)
 
 
 def test_full_rows_are_not_packed():
-    assert packing.lay(np.full((4, 8), 64), 1, 1, 2, 64).place is None
+    full = np.full((4, 8), 64)
+    assert packing.lay(full, packing.Lanes(0, 1), 1, 2, 64).place is None
+
+
+@pytest.mark.parametrize(
+    ("questions", "lanes", "split"), [(16, 64, 4), (16, 16, 1), (6, 4, 2), (1, 8, 8)]
+)
+def test_groups_are_cut_where_there_are_fewer_than_lanes(questions, lanes, split):
+    length = np.full((questions, 64), 16)
+    layout = packing.lay(length, packing.Lanes(0, lanes), 1, 1, 16)
+    assert layout.split == split
+    assert layout.order.shape[1] == questions * split
 
 
 def test_few_places_are_empty_where_groups_are_large():
     """Geometric lengths with a mean of a fifth of the longest."""
     rng = np.random.default_rng(0)
     length = np.minimum(rng.geometric(5 / 128, (32, 16)), 128)
-    layout = packing.lay(length, 4, 1, 2, 128)
+    layout = packing.lay(length, packing.Lanes(0, 4), 1, 2, 128)
     assert layout.place.size < 1.5 * length.sum() < 0.35 * length.size * 128
 
 

@@ -89,7 +89,7 @@ def test_the_kl_in_the_reward_comes_from_the_scores():
     ],
 )
 def test_when_the_reference_must_score(changes, needed):
-    assert prepare.needs_reference(config.Algorithm(**changes)) is needed
+    assert config.Algorithm(**changes).needs_reference is needed
 
 
 def test_a_minibatch_selects_by_the_policy_of_now():

@@ -14,9 +14,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "losses/statistics", "crossing"}
     | {"sampling/shapes"},
-    {"tree", "unified", "losses/value", "models/spec", "models/settings"}
-    | {"text/vocabulary"},
-    {"sampling/settings", "packing"},
+    {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
+    | {"text/vocabulary", "packing"},
+    {"sampling/settings"},
     {
         "config",
         "sampling/draw",
@@ -25,14 +25,6 @@ FLOORS = [
         "models/names",
         "text/tokenizer",
     },
-    {"models/attention"},
-    {"models/transformer"},
-    {"models/sizes", "models/heads", "models/lora", "scoring"} | {"sampling/decode"},
-    {"programs", "models/memory"},
-    {"models/weights", "topology"},
-    {"models/hf", "models/gguf", "pool"},
-    {"rollout", "plan"},
-    {"models/load"},
     {
         "losses/preference",
         "records",
@@ -42,12 +34,21 @@ FLOORS = [
         "losses/policy",
     },
     {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"},
-    {"losses/objective", "advantages/tokens"},
+    {"losses/objective", "advantages/tokens", "models/attention"},
+    {"advantages/estimate", "experiment", "models/transformer"},
+    {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
+    | {"sampling/decode"},
+    {"prepare", "scoring", "models/memory"},
     {"train_step"},
-    {"advantages/estimate", "experiment"},
-    {"advantages/measure"},
-    {"prepare", "selftest", "optimizers", "bench/ceilings"},
+    {"programs"},
+    {"models/weights", "topology", "reference"},
+    {"models/hf", "models/gguf", "pool"},
+    {"rollout", "optimizers"},
+    {"models/load", "learner"},
+    {"selftest", "bench/ceilings", "plan"},
     {"bench/losses", "bench/sampling", "bench/compile", "model_commands"},
+    {"bench/step"},
+    {"bench/update"},
     {"cli"},
     {"__main__"},
 ]

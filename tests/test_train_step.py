@@ -11,24 +11,39 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from grpo_jax import config, prepare, scoring, sharding, train_step
+from grpo_jax import (
+    config,
+    packing,
+    prepare,
+    programs,
+    scoring,
+    sharding,
+    train_step,
+)
 from grpo_jax.losses import objective, statistics
-from grpo_jax.models.settings import Numerics
+from grpo_jax.models.settings import Lora, Numerics
 from grpo_jax.records import Rewards
 from tests.models import examples
 
 SPEC = dataclasses.replace(examples.SPECS["qwen2"], layers=2)
-B, G, PROMPT, C = 4, 3, 5, 6
+B, G, PROMPT, C = 4, 4, 5, 6
 T, BETA = 0.8, 0.04
 SETTINGS = config.Algorithm(beta=BETA, entropy_coef=0.01)
 EXACT = Numerics(compute="float64", chunk=16)
-gradient = jax.jit(train_step.gradient, static_argnames=("spec", "numerics", "parts"))
+
+
+@functools.partial(jax.jit, static_argnames=("numerics", "parts"))
+def gradient(params, given, place, numerics, parts):
+    loss = functools.partial(train_step.policy_loss, SPEC, numerics, Lora())
+    known = train_step.Known(SETTINGS, T, BETA)
+    return train_step.gradient(loss, params, known, given, place, parts)
 
 
 def texts():
     """Questions and completions of several lengths; one row empty."""
     rng = np.random.default_rng(0)
-    asked, length = rng.integers(1, PROMPT + 1, B), rng.integers(1, C + 1, (B, G))
+    asked = rng.integers(1, PROMPT + 1, B)
+    length = rng.permuted(np.tile([6, 3, 2, 1], (B, 1)), axis=1)
     length[2, 1] = 0
     return scoring.Texts(
         question=rng.integers(0, 97, (B, PROMPT)),
@@ -64,8 +79,8 @@ def batch():
     return train_step.Batch(given, policy)
 
 
-def of_params(params, parts=1, numerics=EXACT, given=None):
-    return gradient(SPEC, numerics, params, SETTINGS, given or batch(), T, BETA, parts)
+def of_params(params, parts=1, numerics=EXACT, given=None, place=None):
+    return gradient(params, given or batch(), place, numerics, parts)
 
 
 def close(a, b, tolerance):
@@ -104,10 +119,21 @@ def test_the_gradient_is_that_of_whole_rows_without_prefix_or_chunks(float64):
     close(whole()[0], jax.grad(loss)(params), 1e-10)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 4])
-def test_parts_add_up_to_the_whole(parts, float64):
-    """3 does not divide 4 questions: two that are empty fill up."""
-    grads, measured = of_params(examples.params_of(SPEC, "float64"), parts)
+def packed(parts, lanes=1):
+    """The same questions in another order, their completions in bins."""
+    length = np.asarray(batch().texts.is_completion.sum(-1))
+    layout = packing.lay(length, packing.Lanes(0, lanes), 1, parts, C)
+    assert layout.place is not None and layout.columns == C and layout.split == 1
+    move = lambda x: x[layout.order[0]] if x.ndim else x  # noqa: E731
+    return jax.tree.map(move, batch()), jnp.asarray(layout.place[0])
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_add_up_to_the_whole(parts, is_packed, float64):
+    given, place = packed(parts) if is_packed else (None, None)
+    params = examples.params_of(SPEC, "float64")
+    grads, measured = of_params(params, parts, given=given, place=place)
     close(grads, whole()[0], 1e-10)
     a, b = statistics.values(measured), statistics.values(whole()[1])
     assert a.keys() == b.keys() and len(a) > 10
@@ -116,23 +142,28 @@ def test_parts_add_up_to_the_whole(parts, float64):
 
 
 @pytest.mark.parametrize(
-    ("shape", "parts"),
+    ("shape", "parts", "is_packed"),
     [
-        ((4, 1, 1), 1),  # each device has one question
-        ((2, 2, 1), 1),
-        ((1, 2, 2), 1),
-        ((1, 2, 2), 2),
-        ((1, 1, 4), 1),
-        ((1, 1, 4), 2),
+        ((4, 1, 1), 1, False),  # each device has one question
+        ((4, 1, 1), 1, True),
+        ((2, 2, 1), 1, False),
+        ((1, 2, 2), 1, False),
+        ((1, 2, 2), 2, True),
+        ((1, 1, 4), 1, False),
+        ((1, 1, 4), 2, True),
     ],
 )
-def test_a_mesh_changes_nothing(shape, parts, float64):
+def test_a_mesh_changes_nothing(shape, parts, is_packed, float64):
     params, mesh = examples.params_of(SPEC, "float64"), sharding.mesh(*shape)
+    given, place = packed(parts, shape[0] * shape[1]) if is_packed else (batch(), None)
     layout, _ = sharding.of_params(params, mesh)
     rows = NamedSharding(mesh, P(("data", "fsdp")))
-    place = lambda x: rows if x.ndim else NamedSharding(mesh, P())  # noqa: E731
-    given = jax.device_put(batch(), jax.tree.map(place, batch()))
-    got = of_params(jax.device_put(params, layout), parts, given=given)
+    where = lambda x: rows if x.ndim else NamedSharding(mesh, P())  # noqa: E731
+    given = jax.device_put(given, jax.tree.map(where, given))
+    if is_packed:
+        place = jax.device_put(place, NamedSharding(mesh, P(None, *rows.spec)))
+    params = jax.device_put(params, layout)
+    got = of_params(params, parts, given=given, place=place)
     close(got[0], whole()[0], 1e-10)
 
 
@@ -163,12 +194,12 @@ def test_padding_changes_nothing(float64):
 def test_an_update_is_the_optimizers_step_along_the_gradient(float64):
     params = examples.params_of(SPEC, "float64")
     optimizer = optax.sgd(0.1)
-    step = jax.jit(
-        train_step.update, static_argnames=("spec", "numerics", "optimizer", "parts")
-    )
-    state = train_step.State(params, optimizer.init(params))
-    known = SETTINGS, batch(), T, BETA
-    after, measured = step(SPEC, EXACT, optimizer, state, *known, parts=2)
+    loss = functools.partial(train_step.policy_loss, SPEC, EXACT, Lora())
+    state = programs.begin(optimizer)(programs.copy(params))
+    known = train_step.Known(SETTINGS, T, BETA)
+    step = programs.update(loss, optimizer)
+    after, measured = step(state, known, batch(), parts=2)
+    assert state.params["embed"].is_deleted()
     moved = jax.tree.map(lambda a, b: (b - a) / 0.1, after.params, params)
     close(moved, whole()[0], 1e-10)
     norm = jnp.sqrt(sum((x**2).sum() for x in jax.tree.leaves(whole()[0])))

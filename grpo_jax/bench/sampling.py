@@ -63,7 +63,8 @@ def main(words: list[str]) -> int:
         raise Refused("--groups compares rows of one length. Leave --lengths at all.")
     if options.rows is not None and options.lengths == "all":
         raise Refused("--rows is for rows that end early. Add --lengths geometric.")
-    spec, params = _model(options)
+    spec, params = model_of(options.model, options.dtype)
+    params = programs.publish(params, options.dtype, spends=True)
     print(
         f"{options.prompts} questions × {options.group} samples × {options.new} tokens "
         f"({options.lengths} of them), questions of {options.prompt_tokens}, "
@@ -80,11 +81,11 @@ def main(words: list[str]) -> int:
 
 
 def _measure(options: Options, spec: Spec, params) -> dict[str, float]:
-    sampler = _sampler(options, spec)
+    sampler = sampler_of(options, spec)
     rollout.warm_up(sampler, params, options.prompts, options.prompt_tokens)
-    batches = [_questions(options, spec, seed) for seed in range(options.runs + 1)]
+    batches = [questions_of(options, spec, seed) for seed in range(options.runs + 1)]
     _Run(sampler, params, batches[0])(0)
-    compiled = _Compilations()
+    compiled = ceilings.Compilations()
     runs = [_Run(sampler, params, asked)(1) for asked in batches[1:]]
     result = {"recompiles": compiled.count}
     result["rollout_s"] = statistics.median(run.seconds for run in runs)
@@ -92,13 +93,13 @@ def _measure(options: Options, spec: Spec, params) -> dict[str, float]:
     result["rollout_tok_s"] = tokens / result["rollout_s"]
     result["prefill_s"] = _prefill_seconds(sampler, params, batches[1], options)
     result["decode_s"] = result["rollout_s"] - result["prefill_s"]
-    return _rounded(result)
+    return rounded(result)
 
 
 def _beside(options: Options, spec: Spec, params, measured: dict) -> dict[str, float]:
     """What the machine could do at most, and how far scoring is from the sampler."""
-    sampler, runs = _sampler(options, spec), options.runs
-    batches = [_questions(options, spec, seed) for seed in range(1, runs + 1)]
+    sampler, runs = sampler_of(options, spec), options.runs
+    batches = [questions_of(options, spec, seed) for seed in range(1, runs + 1)]
     result = {}
     if options.lengths == "all":
         rows = options.prompts * options.group
@@ -117,7 +118,7 @@ def _beside(options: Options, spec: Spec, params, measured: dict) -> dict[str, f
         result["oracle_s"] = oracle + measured["prefill_s"]
         result["over_oracle"] = measured["rollout_s"] / result["oracle_s"]
     worst, mean = _gap(options, sampler, params, batches[0])
-    return _rounded(result) | {"scoring_gap_max": worst, "scoring_gap_mean": mean}
+    return rounded(result) | {"scoring_gap_max": worst, "scoring_gap_mean": mean}
 
 
 def _over_groups(options: Options, spec: Spec, params) -> list[dict]:
@@ -128,8 +129,10 @@ def _over_groups(options: Options, spec: Spec, params) -> list[dict]:
         chosen = options._replace(group=G, rungs=1)
         whole = _measure(chosen, spec, params)
         short = _measure(chosen._replace(prompt_tokens=16), spec, params)
-        asked = _questions(chosen, spec)
-        prefix = pool.Pool(_sampler(chosen, spec), params, asked, prng.root(0)).prefixes
+        asked = questions_of(chosen, spec)
+        prefix = pool.Pool(
+            sampler_of(chosen, spec), params, asked, prng.root(0)
+        ).prefixes
         prefix = sum(x.nbytes for x in jax.tree.leaves(prefix))
         tokens = options.prompts * G * options.new
         # As many rows of short questions, and reading the longer questions' keys.
@@ -162,7 +165,7 @@ def _gap(options: Options, sampler, params, questions) -> tuple[float, float]:
     return float(gap.max()), float(gap.mean())
 
 
-def _rounded(result: dict[str, float]) -> dict[str, float]:
+def rounded(result: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in result.items()}
 
 
@@ -184,29 +187,15 @@ class _Run(NamedTuple):
         return _Measured(seconds, int(sum(group.length.sum() for group in groups)))
 
 
-class _Compilations:
-    """How many programs were compiled since it was made."""
-
-    def __init__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._hear)
-
-    def _hear(self, event: str, seconds: float, **_):
-        self.count += event.endswith("backend_compile_duration")
-
-
-def _model(options: Options) -> tuple[Spec, transformer.Params]:
+def model_of(name: str | None, dtype: str) -> tuple[Spec, transformer.Params]:
     key = prng.step_key(prng.root(0), prng.Stream.INIT, 0)
-    if options.model is not None:
-        chosen = settings.Model(name=options.model, dtype=options.dtype)
-        model = load.load(chosen, key)
-        spec, params = model.spec, model.params
-    else:
-        spec, params = SPEC, programs.init(SPEC, options.dtype, None)(key)
-    return spec, programs.publish(params, options.dtype, spends=True)
+    if name is None:
+        return SPEC, programs.init(SPEC, dtype, None)(key)
+    model = load.load(settings.Model(name=name, dtype=dtype), key)
+    return model.spec, model.params
 
 
-def _sampler(options: Options, spec: Spec) -> pool.Sampler:
+def sampler_of(options: Options, spec: Spec) -> pool.Sampler:
     chosen = Sampling(
         temperature=options.temperature,
         max_new=options.new,
@@ -219,7 +208,7 @@ def _sampler(options: Options, spec: Spec) -> pool.Sampler:
     return pool.Sampler(spec, chosen, options.group, (), spec.vocab, numerics)
 
 
-def _questions(options: Options, spec: Spec, seed: int = 0) -> list[pool.Question]:
+def questions_of(options: Options, spec: Spec, seed: int = 0) -> list[pool.Question]:
     rng = np.random.default_rng(seed)
     size = options.prompts, options.group
     lengths = np.full(size, options.new)
@@ -259,8 +248,8 @@ def _oracle_seconds(options: Options, sampler, params, batches) -> float:
             rows=None,
             lengths="all",
         )
-        asked = _questions(few, sampler.spec)
-        once = _Run(_sampler(few, sampler.spec), params, asked)
+        asked = questions_of(few, sampler.spec)
+        once = _Run(sampler_of(few, sampler.spec), params, asked)
         once(0)
         seconds = statistics.median(once(step).seconds for step in range(1, 4))
         seconds -= _prefill_seconds(once.sampler, params, asked, few)

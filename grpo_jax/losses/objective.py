@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from grpo_jax import config, tree
-from grpo_jax.losses import kl, policy, reduce, statistics
+from grpo_jax.losses import kl, mismatch, policy, reduce, statistics
 from grpo_jax.records import PolicyBatch, check_shapes, compared_with
 from grpo_jax.section import Refused, need_shape
 
@@ -51,6 +51,9 @@ def policy_loss(
     if batch.weight is not None and settings.surrogate != "vespo":
         x = x * _blank(batch.weight, mask)
     measured = _statistics(settings, rows, term, moved, batch.is_row)
+    if batch.old_logp is None and batch.sampler_logp is not None:
+        pair = jax.lax.stop_gradient(rows.logp), batch.sampler_logp
+        measured |= mismatch.disagreement(*pair, mask)
     if batch.ref_logp is not None and settings.kl.placed == "loss":
         ref_logp = _blank(batch.ref_logp, mask)
         divergence = kl.estimate(settings.kl, rows.logp, ref_logp, old_ratio)

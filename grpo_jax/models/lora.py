@@ -25,7 +25,7 @@ def init(params: Params, chosen: settings.Lora, key: Key[Array, ""]) -> Params:
         weight = params["layers"][path.removeprefix("layers/")]
         n = names.inputs(path) + 1  # and the layers' axis
         layers, inputs, outputs = weight.shape[:1], weight.shape[1:n], weight.shape[n:]
-        fan_in = weight[0].size // math.prod(outputs)
+        fan_in = math.prod(inputs)
         draw = jax.random.normal(
             jax.random.fold_in(key, number), (*layers, *inputs, chosen.rank)
         )

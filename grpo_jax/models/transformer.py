@@ -151,7 +151,7 @@ class _Decoder(nn.Module):
         spec, numerics = self.spec, self.numerics
         shape = spec.vocab, spec.width
         embed = self.param("embed", nn.initializers.normal(0.02), shape)
-        if not spec.tied:
+        if not spec.tied and self.is_initializing():
             self.param("unembed", nn.initializers.normal(0.02), shape)
         # Rows first, then their precision: a gradient of thousands of tokens is
         # summed in the table's own.

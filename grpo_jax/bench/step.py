@@ -1,0 +1,223 @@
+"""What a step of GRPO costs: rollout, scores of the reference, and one update.
+
+    python -m grpo_jax bench step [--model DIR] [--prompts 4] [--group 8] ...
+    python -m grpo_jax bench update ...          the same without the rollout
+
+Every completion has exactly `--new` tokens; with `--lengths geometric` it has a fifth
+of that on average, and the update is compared with one of as many tokens in full rows.
+`--repeat-prompt` compares it with one that computes a question for each of its samples.
+Without `--model` the model is a Llama of 50M random parameters. The last line is one
+JSON object.
+"""
+
+import json
+import resource
+import statistics
+import time
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+from grpo_jax import config, learner, plan, pool, prng, programs, rollout
+from grpo_jax.bench import ceilings, sampling
+from grpo_jax.models import settings
+from grpo_jax.models.spec import Spec
+from grpo_jax.records import Rewards
+from grpo_jax.sampling import shapes
+from grpo_jax.section import Refused
+
+
+class Options(NamedTuple):
+    model: str | None = None  # a folder, a .gguf file, ...: see sample
+    prompts: int = 4  # B
+    group: int = 8  # G
+    new: int = 64  # tokens of a row, at most
+    prompt_tokens: int = 16
+    lengths: Literal["all", "geometric"] = "all"
+    repeat_prompt: bool = False
+    beta: float = 0.04
+    parts: int = 1
+    runs: int = 3
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of products; masters: float32
+    remat: Literal["none", "dots", "full"] = "none"
+    chunk: int = 512
+
+
+def main(words: list[str], *, samples: bool = True) -> int:
+    name = "step" if samples else "update"
+    options = tyro.cli(Options, args=words, prog=f"python -m grpo_jax bench {name}")
+    if options.lengths != "all" and options.repeat_prompt:
+        raise Refused("--repeat-prompt compares rows of one length. Leave --lengths.")
+    if samples and options.lengths != "all":
+        raise Refused(
+            "rows that end early are for `bench update` and `bench sampling`."
+        )
+    spec, params = sampling.model_of(options.model, "float32")
+    print(
+        f"{options.prompts} questions × {options.group} samples × {options.new} tokens "
+        f"({options.lengths} of them), questions of {options.prompt_tokens}, β "
+        f"{options.beta}, {options.dtype}, {jax.devices()[0].device_kind}, "
+        f"{options.runs} runs"
+    )
+    bench = _Bench(options, spec, params)
+    result = bench.measure(samples)
+    rate = ceilings.matmul(options.runs, options.dtype)
+    result["matmul_share"] = bench.operations() / result["update_s"] / rate
+    result["matmul_gflops"] = rate / 1e9
+    if options.lengths != "all":
+        result["oracle_s"] = bench.oracle_seconds()
+        result["over_oracle"] = result["update_s"] / result["oracle_s"]
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    result["peak_rss_gb"] = used
+    if options.repeat_prompt:
+        result |= _repeated(options, spec, bench, result["update_s"])
+    print(json.dumps(sampling.rounded(result)))
+    return 0
+
+
+def _repeated(options: Options, spec: Spec, bench, seconds: float) -> dict:
+    """The same completions, each as a group of its own: with a question of its own."""
+    alone = options._replace(prompts=options.prompts * options.group, group=1)
+    params = programs.copy(bench.state.policy.params)
+    other = _Bench(alone._replace(parts=options.parts), spec, params)
+    found = {"repeated_s": other.measure(samples=False)["update_s"]}
+    found["over_repeated"] = found["repeated_s"] / seconds
+    for name, one in (("temporary_gib", bench), ("repeated_temporary_gib", other)):
+        found[name] = one.memory()["temporary"]
+    return found
+
+
+class _Bench:
+    """One learner, and rollouts for it."""
+
+    def __init__(self, options: Options, spec: Spec, params):
+        numerics = settings.Numerics(
+            compute=options.dtype, remat=options.remat, chunk=options.chunk
+        )
+        alone = {"estimator": "none", "scale_rewards": "none"}
+        self.options, self.spec = options, spec
+        self.settings = config.Config(
+            model=settings.Model(numerics=numerics),
+            algorithm=config.Algorithm(
+                group_size=options.group,
+                beta=options.beta,
+                advantage=config.Advantage(**alone if options.group == 1 else {}),
+            ),
+            sampling=config.Sampling(
+                temperature=1.0, max_new=options.new, cache=options.dtype
+            ),
+            training=config.Training(
+                batch_size=options.prompts, parts=min(options.parts, options.prompts)
+            ),
+        )
+        self.run = learner.make(spec, self.settings, 10**6)
+        self.state = learner.begin(self.run, params, jax.random.key(0))
+
+    def measure(self, samples: bool) -> dict[str, float]:
+        """Medians of the parts of a step, after two that compile."""
+        seconds = []
+        for step in range(self.options.runs + 2):
+            if step == 2:
+                compiled = ceilings.Compilations()
+            start = time.perf_counter()
+            given = self.sampled(step) if samples else self.drawn(step)
+            middle = time.perf_counter()
+            self.learn(given)
+            seconds.append((middle - start, time.perf_counter() - middle))
+        of_rollout, of_update = zip(*seconds[2:], strict=True)
+        result = {"update_s": statistics.median(of_update)}
+        result["recompiles"] = compiled.count
+        if samples:
+            result["rollout_s"] = statistics.median(of_rollout)
+            result["step_s"] = statistics.median(map(sum, seconds[2:]))
+            tokens = self.options.prompts * self.options.group * self.options.new
+            result["rollout_tok_s"] = tokens / result["rollout_s"]
+        return result
+
+    def learn(self, given: learner.Rollout):
+        is_token = np.arange(given.completion.shape[2]) < given.length[:, :, None]
+        parts = np.random.default_rng(0).normal(size=(*given.length.shape, 1))
+        rewards = Rewards(
+            parts.astype(np.float32), is_token, np.ones(given.length.shape, bool)
+        )
+        key, beta = prng.root(0), self.options.beta
+        done = learner.learn(self.run, self.state, given, rewards, key, beta=beta)
+        self.state, _ = jax.block_until_ready(done)
+
+    def sampled(self, step: int) -> learner.Rollout:
+        """What the policy of now says."""
+        chosen, spec, options = self.settings.sampling, self.spec, self.options
+        params = programs.publish(self.state.policy.params, options.dtype)
+        numerics = self.settings.model.numerics
+        sampler = pool.Sampler(spec, chosen, options.group, (), spec.vocab, numerics)
+        asked = self.questions(step)
+        key = prng.step_key(prng.root(0), prng.Stream.SAMPLE, step)
+        groups = list(rollout.answers(sampler, params, asked, key))
+        return learner.stack(asked, groups)
+
+    def questions(self, step: int) -> list[pool.Question]:
+        options = self.options
+        shape = options.prompts, options.prompt_tokens
+        ids = np.random.default_rng(step).integers(0, self.spec.vocab, shape)
+        return [pool.Question(i, row.tolist()) for i, row in enumerate(ids)]
+
+    def drawn(self, step: int, rows: int | None = None) -> learner.Rollout:
+        """Random completions, as long as they should be; or so many full rows each."""
+        options, rng = self.options, np.random.default_rng(step)
+        shape = options.prompts, rows or options.group
+        length = np.full(shape, options.new)
+        if options.lengths == "geometric" and rows is None:
+            drawn = rng.geometric(5 / options.new, shape)
+            length = np.minimum(drawn, options.new)
+        groups = []
+        asked = self.questions(step)
+        for question, lengths in zip(asked, length, strict=True):
+            size = shape[1], options.new
+            tokens = rng.integers(0, self.spec.vocab, size)
+            logp = np.zeros(size, np.float32)
+            ended = np.ones(shape[1], bool)
+            groups.append(
+                pool.Answers(question.number, tokens, lengths, logp, logp, ended)
+            )
+        return learner.stack(asked, groups)
+
+    def operations(self) -> float:
+        """Of the update's matrix products: forward, twice that backward, and once more
+        for the reference; without attention's own, and what is computed again."""
+        options, params = self.options, self.state.policy.params
+        matrices = [x for k, x in params["layers"].items() if k[0] == "w"]
+        layers = sum(x.size for x in matrices)
+        vocabulary = params[self.spec.unembedding].size
+        asked = options.prompts * (options.prompt_tokens - 1)
+        drawn = [self.drawn(step).length.sum() for step in range(2, options.runs + 2)]
+        tokens = statistics.median(drawn)
+        passes = 3 + (options.beta > 0)
+        return 2 * passes * (layers * (asked + tokens) + vocabulary * tokens)
+
+    def memory(self) -> dict[str, float]:
+        """Of the compiled update, in GiB."""
+        options = self.options
+        width = shapes.length(options.prompt_tokens)
+        size = plan.Size(options.prompts, width, options.new)
+        return plan.memory(dict(plan.learning(self.run, size))["update"].compile())
+
+    def oracle_seconds(self) -> float:
+        """Of as many tokens, had they been full rows: what updates of 1, 2, ... rows
+        of each question cost, and between them by the line."""
+        options, costs = self.options, {}
+        for rows in sorted({1, 2, options.group // 2, options.group} - {0}):
+            full = self.drawn(0, rows)
+            costs[int(full.length.sum())] = self.seconds([full] * (options.runs + 1))
+        drawn = [int(self.drawn(step).length.sum()) for step in range(options.runs)]
+        return statistics.median(np.interp(drawn, list(costs), list(costs.values())))
+
+    def seconds(self, rollouts: list[learner.Rollout]) -> float:
+        """Median time to learn from one, after the first."""
+        taken = []
+        for given in rollouts:
+            start = time.perf_counter()
+            self.learn(given)
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken[1:])

@@ -1,0 +1,320 @@
+"""What a policy learns from one rollout: scores, advantages, and μ · M updates.
+
+    run = learner.make(spec, settings, updates, mesh)
+    state = learner.begin(run, params, key)
+    state, measured = learner.learn(run, state, rollout, rewards, step=0, beta=0.04)
+
+Log-probabilities of before and of the reference are computed only where a setting reads
+them: a single update on policy needs neither, unless β is above 0.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from grpo_jax import (
+    config,
+    crossing,
+    optimizers,
+    packing,
+    prepare,
+    programs,
+    reference,
+    scoring,
+    sharding,
+    train_step,
+)
+from grpo_jax.losses import statistics
+from grpo_jax.models import heads, lora, transformer
+from grpo_jax.models.spec import Spec
+from grpo_jax.pool import Answers, Question
+from grpo_jax.records import Rewards
+from grpo_jax.sampling import shapes
+from grpo_jax.section import Refused
+
+
+class State(NamedTuple):
+    """All that a run carries from step to step."""
+
+    policy: train_step.State  # with adapters: of these alone
+    critic: train_step.State | None = None  # on a trunk of its own
+    reference: transformer.Params | None = None
+    frozen: transformer.Params | None = None  # what adapters adapt
+
+
+class Trained(NamedTuple):
+    """One set of parameters that is trained."""
+
+    begin: Callable  # parameters, which are gone then → their first state
+    update: Callable
+    state: train_step.State  # its shapes and places
+
+
+class Learner(NamedTuple):
+    """How a run learns: its settings, and the programs made for them."""
+
+    spec: Spec
+    settings: config.Config
+    mesh: Mesh
+    programs: programs.Learning
+    policy: Trained
+    critic: Trained | None
+
+
+class Rollout(NamedTuple):
+    """Questions of this process and what was sampled for them: the host's arrays."""
+
+    number: Int[np.ndarray, "B"]  # running numbers
+    question: Int[np.ndarray, "B P"]  # padded on the left
+    is_question: Bool[np.ndarray, "B P"]
+    completion: Int[np.ndarray, "B G C"]
+    length: Int[np.ndarray, "B G"]
+    logp: Float[np.ndarray, "B G C"]  # of the distribution that was drawn from
+
+
+def stack(questions: Sequence[Question], groups: Sequence[Answers]) -> Rollout:
+    """The groups as arrays, in the questions' order."""
+    by_number = {group.number: group for group in groups}
+    groups = [by_number[question.number] for question in questions]
+    longest = max(len(question.tokens) for question in questions)
+    (width,) = crossing.agreed(shapes.length(longest))
+    asked = np.zeros((len(questions), width), np.int32)
+    is_asked = np.zeros(asked.shape, bool)
+    for i, question in enumerate(questions):
+        asked[i, width - len(question.tokens) :] = question.tokens
+        is_asked[i, width - len(question.tokens) :] = True
+    arrays = (
+        [getattr(g, name) for g in groups] for name in ("tokens", "length", "logp")
+    )
+    number = np.array([question.number for question in questions])
+    return Rollout(number, asked, is_asked, *map(np.stack, arrays))
+
+
+def make(
+    spec: Spec, settings: config.Config, updates: int, mesh: Mesh | None = None
+) -> Learner:
+    """For a run of so many updates; without a mesh on the first device."""
+    if mesh is None:
+        mesh = sharding.mesh(1, 1, 1, jax.local_devices()[:1])
+    chosen = settings.model
+    of_model = spec, chosen.numerics
+    known = *of_model, chosen.lora
+    params = transformer.abstract(spec, chosen.dtype)
+    split = functools.partial(_split, spec, settings)
+    trained, own, _ = jax.eval_shape(split, params, jax.random.key(0))
+
+    def of(loss, optimizer, params):
+        return _trained(loss, optimizers.make(optimizer, updates), params, mesh)
+
+    loss = functools.partial(train_step.policy_loss, *known)
+    policy, critic = of(loss, settings.optimizer, trained), None
+    if own is not None:
+        rate = settings.critic.learning_rate
+        optimizer = dataclasses.replace(settings.optimizer, learning_rate=rate)
+        loss = functools.partial(train_step.critic_loss, *of_model)
+        critic = of(loss, optimizer, own)
+    run = programs.learning(*known, mesh)
+    return Learner(spec, settings, mesh, run, policy, critic)
+
+
+def begin(run: Learner, params: transformer.Params, key: Key[Array, ""]) -> State:
+    """The state before the first update. The parameters given are gone then."""
+    settings, held = run.settings, None
+    trained, own, frozen = _split(run.spec, settings, params, key)
+    critic = None if own is None else run.critic.begin(programs.copy(own))
+    policy = run.policy.begin(trained)
+    if settings.algorithm.needs_reference and frozen is None:
+        held = reference.hold(settings.reference, policy.params)
+    return State(policy, critic, held, frozen)
+
+
+def _split(spec: Spec, settings: config.Config, params, key):
+    """What is trained as the policy, what as a critic, and what stays as it is."""
+    trained, critic, frozen = params, None, None
+    for_adapters, for_head = jax.random.split(key)
+    if settings.model.lora.rank:
+        trained = lora.init(params, settings.model.lora, for_adapters)
+        frozen = params
+    if settings.algorithm.has_critic:
+        head = {"head": heads.init_scalar(spec, for_head)}
+        if settings.critic.trunk == "shared":
+            trained = trained | head
+        else:
+            critic = {k: x for k, x in params.items() if k != "unembed"} | head
+    return trained, critic, frozen
+
+
+def _trained(loss, optimizer, params, mesh: Mesh) -> Trained:
+    layout, _ = sharding.of_params(params, mesh)
+    moments = sharding.of_optimizer(optimizer, params, layout)
+    where = train_step.State(layout, moments)
+    begin = programs.begin(optimizer, where)
+    state = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        jax.eval_shape(begin, params),
+        where,
+    )
+    return Trained(begin, programs.update(loss, optimizer, where), state)
+
+
+class _Rollout(NamedTuple):
+    """On the devices: in the questions' order, and laid out in minibatches."""
+
+    rewards: Rewards
+    sampler_logp: Array
+    is_row: Array
+    number: Array  # of the question
+    shares: train_step.Share  # [M, ...]
+
+
+def learn(
+    run: Learner,
+    state: State,
+    rollout: Rollout,
+    rewards: Rewards,  # of the same questions and columns
+    key: Key[Array, ""],  # of the step: prng.step_key
+    *,
+    beta: float | Float[Array, ""],
+) -> tuple[State, statistics.Statistics]:
+    """The state after μ · M updates; the one given is gone."""
+    chosen, do = run.settings.algorithm, run.programs
+    given = _lay_out(run, rollout, rewards)
+    known = train_step.Known(chosen, run.settings.sampling.temperature, beta)
+    known, numbers = crossing.up(
+        (known, list(range(chosen.mu * chosen.minibatches))), do.everywhere
+    )
+    shares = [do.pick(given.shares, m) for m in numbers[: chosen.minibatches]]
+    before, scores, value = _before(run, state, shares, known)
+    scores = scores._replace(sampler_logp=given.sampler_logp)
+    rewards = given.rewards._replace(value=value)
+    ready = known.settings, rewards, scores, given.is_row
+    batch, measured = do.prepare(*ready, beta=known.beta)
+    of_updates = []
+    for number, at in enumerate(numbers):
+        m = number % chosen.minibatches
+        now = None
+        if chosen.selects:
+            is_same = number == 0 and before
+            now = before[0] if is_same else _score(run, state, shares[m], known)
+        ready = known.settings, batch, numbers[m], now, given.number, key, at
+        policy = do.minibatch(*ready, shares[m])
+        state, more = _update(run, state, known, shares[m], policy)
+        of_updates.append(more)
+    return state, measured | functools.reduce(do.merge, of_updates)
+
+
+def _update(run: Learner, state: State, known, share: train_step.Share, policy):
+    """One step of the policy, and of a critic on its own trunk."""
+    parts, critic = run.settings.training.parts, None
+    if run.settings.algorithm.has_critic:
+        critic = crossing.up(run.settings.critic, run.programs.everywhere)
+    batch, errors = (train_step.Batch(share.texts, policy), share.place), {}
+    if run.critic is not None:
+        given = known._replace(critic=critic), *batch
+        after, errors = run.critic.update(state.critic, *given, parts=parts)
+        state, critic = state._replace(critic=after), None
+    given = known._replace(critic=critic, frozen=state.frozen), *batch
+    after, measured = run.policy.update(state.policy, *given, parts=parts)
+    errors = {f"critic_{k}" if k in measured else k: x for k, x in errors.items()}
+    return state._replace(policy=after), measured | errors
+
+
+def _before(run: Learner, state: State, shares: list[train_step.Share], known):
+    """What the policy, the reference and the critic say before the first update."""
+    chosen, do = run.settings.algorithm, run.programs
+    before = logp = ref_logp = value = None
+    if chosen.needs_old:
+        before = [_score(run, state, share, known) for share in shares]
+        logp = do.whole([scores.logp for scores in before], chosen.group_size)
+    if chosen.needs_reference:
+        held = state.frozen
+        if state.reference is not None:
+            held = reference.at_hand(state.reference)
+        given = known.temperature, run.settings.training.parts
+        scores = [
+            do.score(held, None, share, *given, with_entropy=False) for share in shares
+        ]
+        ref_logp = do.whole([one.logp for one in scores], chosen.group_size)
+    if chosen.has_critic:
+        params = state.policy.params, state.frozen
+        if state.critic is not None:
+            params = state.critic.params, None
+        parts = run.settings.training.parts
+        found = [do.value(*params, share, parts) for share in shares]
+        value = do.whole(found, chosen.group_size)
+    return before, prepare.Scores(logp, ref_logp, None), value
+
+
+def _score(
+    run: Learner, state: State, share: train_step.Share, known
+) -> scoring.Scores:
+    """The policy's log-probabilities, and entropies where tokens are chosen by them."""
+    given = state.policy.params, state.frozen, share, known.temperature
+    parts, chooses = run.settings.training.parts, run.settings.algorithm.selects
+    return run.programs.score(*given, parts, with_entropy=chooses)
+
+
+def follow(run: Learner, state: State, step: int) -> State:
+    """The state after `step` steps, its reference drawn to the policy if it is time."""
+    chosen = run.settings.reference
+    if state.reference is None or chosen.every is None or step % chosen.every:
+        return state
+    drawn = reference.follow(chosen, state.reference, state.policy.params)
+    return state._replace(reference=drawn)
+
+
+def _lay_out(run: Learner, rollout: Rollout, rewards: Rewards) -> _Rollout:
+    _check(run, rollout)
+    parts, M = run.settings.training.parts, run.settings.algorithm.minibatches
+    most = rollout.completion.shape[-1]
+    lanes = packing.Lanes(*sharding.own_lanes(run.mesh), crossing.agreed)
+    layout = packing.lay(rollout.length, lanes, M, parts, most)
+    short = slice(None), slice(None), slice(layout.columns)
+    is_token = np.arange(layout.columns) < rollout.length[:, :, None]
+    everyone = np.ones(rollout.length.shape, bool)
+    rewards = rewards._replace(is_completion=rewards.is_completion[short])
+    natural = rewards, rollout.logp[short], everyone, rollout.number
+    count = layout.stands.size // layout.split
+    natural = jax.tree.map(lambda x: _filled(x, count), natural)
+    questions = rollout.question, rollout.is_question
+    completions = rollout.completion[short], is_token
+    texts = [packing.laid(x, layout) for x in questions]
+    texts += [packing.laid(x, layout, of_samples=True) for x in completions]
+    texts[1][:, :, -1] = True  # or an empty block would have nothing to begin with
+    laid = scoring.Texts(*texts), layout.order, layout.stands
+    place = layout.place
+    if place is not None:
+        place = crossing.up(place, run.programs.cells)
+    laid = crossing.up(laid, run.programs.shares)
+    shares = train_step.Share(*laid, place)
+    return _Rollout(*crossing.up(natural, run.programs.rows), shares)
+
+
+def _filled(x: np.ndarray, count: int) -> np.ndarray:
+    """With questions that are nothing, up to so many."""
+    return np.pad(x, [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+
+def _check(run: Learner, rollout: Rollout):
+    """Refuses what cannot be learned from, by row, before anything runs."""
+    B, M = len(rollout.number), run.settings.algorithm.minibatches
+    if B % M:
+        raise Refused(
+            f"this process has {B} questions; algorithm.minibatches is {M}, and equal "
+            f"ones need {B + -B % M}. Change one of them."
+        )
+    is_token = np.arange(rollout.completion.shape[2]) < rollout.length[:, :, None]
+    wrong = np.argwhere(is_token & ~np.isfinite(rollout.logp))
+    if len(wrong):
+        b, g, c = wrong[0]
+        raise Refused(
+            f"question {rollout.number[b]}, sample {g}: the log-probability of token "
+            f"{c} is {rollout.logp[b, g, c]}, and so are {len(wrong) - 1} more of this "
+            "rollout. The policy gave no numbers; look at the steps before."
+        )

@@ -1,0 +1,105 @@
+"""Two processes with two devices each learn what one with four does.
+
+Each is fed its own half of the questions. As in a real job they meet over a port, so
+they run as programs of their own: `python -m tests.test_processes 0 PORT FILE`.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental import multihost_utils
+
+from grpo_jax import learner, programs, sharding
+from grpo_jax.losses import statistics
+from tests import test_learner
+from tests.models import examples
+
+MESHES = [(2, 2, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)]
+QUESTIONS = 8
+
+
+def state_after(shape, share):
+    """One rollout, of which this process is given a share; its numbers."""
+    mesh = sharding.mesh(*shape)
+    chosen = test_learner.settings(mu=2, minibatches=2)
+    run = learner.make(test_learner.SPEC, chosen, 10, mesh)
+    params = examples.params_of(test_learner.SPEC, "float64")
+    layout, _ = sharding.of_params(params, mesh)
+    params = jax.tree.map(
+        lambda x, where: jax.make_array_from_callback(x.shape, where, lambda i: x[i]),
+        jax.tree.map(np.asarray, params),
+        layout,
+    )
+    state = learner.begin(run, params, jax.random.key(1))
+    given, rewards = test_learner.rollout(QUESTIONS)
+    given = jax.tree.map(lambda x: x[share], given)
+    rewards = jax.tree.map(lambda x: x[share], rewards)
+    key = test_learner.key()
+    for _ in range(2):
+        state, measured = learner.learn(run, state, given, rewards, key, beta=0.04)
+    values = programs.forward(statistics.values)(measured)
+    found = state.policy.params, values
+    return jax.tree.leaves(multihost_utils.process_allgather(found, tiled=True))
+
+
+def share_of(shape, process):
+    """Lanes are cut over processes, if there are as many; else all have the same."""
+    if shape[0] * shape[1] == 1:
+        return slice(None)
+    half = QUESTIONS // 2
+    return slice(process * half, (process + 1) * half)
+
+
+def main(process, port, file):
+    jax.distributed.initialize(f"localhost:{port}", 2, process)
+    found = {}
+    for number, shape in enumerate(MESHES):
+        for i, x in enumerate(state_after(shape, share_of(shape, process))):
+            found[f"{number}_{i}"] = x
+    if process == 0:
+        np.savez(file, **found)
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """What two processes found, by mesh."""
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = s.getsockname()[1]
+    file = tmp_path_factory.mktemp("processes") / "found.npz"
+    command = [sys.executable, "-m", "tests.test_processes"]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_ENABLE_X64": "1",
+    }
+    both = [
+        subprocess.Popen(
+            [*command, str(i), str(port), str(file)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate(timeout=900)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(said)
+    return np.load(file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(MESHES)))
+def test_processes_change_nothing(number, of_two, float64):
+    expected = state_after(MESHES[number], slice(None))
+    for i, x in enumerate(expected):
+        np.testing.assert_allclose(of_two[f"{number}_{i}"], x, 1e-9, 1e-10)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
