@@ -106,8 +106,17 @@ def loss(known, logits, rollout, place):
 
 def check(settings: config.Config):
     """Refuses what this experiment lacks, a critic for one, before anything runs."""
-    if settings.model != config.Config().model:
-        raise Refused("the quickstart's policy is a table. Leave --model.* alone.")
+    plain = config.Config()
+    for name in ("model", "reference", "critic"):
+        if getattr(settings, name) != getattr(plain, name):
+            raise Refused(
+                f"the quickstart's policy is a table. Leave --{name}.* alone."
+            )
+    if settings.algorithm.minibatches * settings.training.parts > 1:
+        raise Refused(
+            "a table is updated as a whole. Leave --algorithm.minibatches and "
+            "--training.parts at 1."
+        )
     rows = np.arange(len(QUESTIONS))
     token = np.zeros((len(rows), settings.algorithm.group_size, 1), int)
     logits = np.zeros((len(rows), VOCABULARY), np.float32)

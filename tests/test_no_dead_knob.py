@@ -19,10 +19,12 @@ import pytest
 from grpo_jax import (
     config,
     experiment,
+    learner,
     optimizers,
     pool,
     prepare,
     prng,
+    programs,
     rollout,
     scoring,
 )
@@ -30,11 +32,13 @@ from grpo_jax.losses import kl, objective
 from grpo_jax.models import load, lora, settings
 from grpo_jax.records import Rewards
 from grpo_jax.section import Refused
+from tests import test_learner
 from tests.models import examples
 
 A, V, K = "algorithm.", "algorithm.advantage.", "algorithm.kl."
 STEPS = {V + "supervision": "process"}
 UNSCALED = {V + "scale_rewards": "none"}
+CRITIC = UNSCALED | {V + "estimator": "gae", A + "mu": 2}
 PROOFS = {  # path → (a value, the settings under which it matters)
     "seed": (1, {}),
     "sampling.temperature": (0.5, {}),
@@ -63,6 +67,14 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "optimizer.most_skips": (1, {}),
     "training.steps": (3, {}),
     "training.batch_size": (3, {}),
+    "training.parts": (3, {}),
+    "reference.held": ("host", {}),
+    "reference.every": (1, {}),
+    "reference.mix": (0.5, {"reference.every": 1}),
+    "critic.trunk": ("shared", CRITIC),
+    "critic.learning_rate": (0.5, CRITIC),
+    "critic.weight": (0.5, CRITIC | {"critic.trunk": "shared"}),
+    "critic.clip": (0.01, CRITIC | {"critic.learning_rate": 0.5}),
     "model.name": ("another model", {}),  # its folder: see on_a_model
     "model.dtype": ("bfloat16", {}),
     "model.numerics.compute": ("bfloat16", {}),
@@ -83,6 +95,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "model.lora.targets": ("wo", {"model.lora.rank": 2}),
     A + "group_size": (5, {}),
     A + "mu": (2, {}),
+    A + "minibatches": (2, {}),
     A + "beta": (0.5, {}),
     A + "surrogate": ("sapo", {}),
     A + "clip_low": (0.01, {}),
@@ -164,6 +177,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     ),
 }
 BY_RUNNING = {"seed", "algorithm.group_size", "algorithm.mu"}  # and all but algorithm.*
+BY_LEARNING = {"training.parts", "algorithm.minibatches"}  # and these two sections
 
 
 def build(cls, values, prefix=""):
@@ -321,6 +335,28 @@ def on_a_model(chosen):
     return np.array([float(value), sum(pull), program, sizes, spec.max_length])
 
 
+def on_a_learner(chosen):
+    """Where a rollout leads policy, critic and reference, and how it is laid out."""
+    chosen = dataclasses.replace(chosen, model=test_learner.EXACT)
+    run = learner.make(test_learner.SPEC, chosen, 10)
+    params = programs.copy(examples.params_of(test_learner.SPEC, "float64"))
+    state = learner.begin(run, params, jax.random.key(1))
+    seen, update = [], run.policy.update
+
+    def noting(state, known, batch, place, parts):
+        seen.extend([parts, *batch.texts.completion.shape])
+        return update(state, known, batch, place, parts=parts)
+
+    run = run._replace(policy=run.policy._replace(update=noting))
+    given = test_learner.rollout()
+    state, _ = learner.learn(run, state, *given, test_learner.key(), beta=0.04)
+    state = learner.follow(run, state, 1)
+    sums = [float(jnp.abs(x).sum()) for x in jax.tree.leaves(state)]
+    held = jax.tree.leaves(state.reference) or jax.tree.leaves(state.policy.params)
+    kinds = [x.sharding.memory_kind == "pinned_host" for x in held]
+    return np.array(seen + sums + kinds, float)
+
+
 @functools.cache
 def observe(running, items):
     values = dict(items)
@@ -334,6 +370,10 @@ def observe(running, items):
     if running == "an optimizer":
         fast = {"optimizer.learning_rate": 0.1}
         return on_an_optimizer(build(config.Config, fast | values).optimizer)
+    if running == "a learner":
+        few = {"training.batch_size": 4, "algorithm.group_size": 4}
+        few |= {"optimizer.learning_rate": 0.1, "optimizer.name": "sgd"}
+        return on_a_learner(build(config.Config, few | values))
     if running == "a sampler":
         whole = {"sampling.max_new": 8, "sampling.segment": 2}
         return on_a_sampler(build(config.Config, whole | values).sampling)
@@ -369,6 +409,8 @@ def test_the_same_settings_give_the_same_observation(running, float64):
 def test_changing_the_field_changes_what_is_observed(path, float64):
     value, given = PROOFS[path]
     running = path in BY_RUNNING or not path.startswith("algorithm.")
+    learns = path in BY_LEARNING or path.split(".")[0] in ("reference", "critic")
+    running = "a learner" if learns else running
     running = "a model" if path.startswith("model.") else running
     running = "a sampler" if path.startswith("sampling.") else running
     running = "an optimizer" if path.startswith("optimizer.") else running
