@@ -79,7 +79,7 @@ def lay(
             at = (lanes.first + lane) * each + np.arange(len(cell))
             stands[m, cell] = at * parts + part
             _fill(place[m, part, lane], [(bins[m][i], length[m, i]) for i in cell])
-    packs = needed < WORTH * each * G // split
+    packs = needed < WORTH * each * (G // split)
     layout = columns, split, before, order.reshape(M, -1), stands
     return Layout(*layout, place if packs else None)
 

@@ -11,6 +11,7 @@ from jax.stages import Compiled, Lowered
 
 from grpo_jax import (
     learner,
+    packing,
     pool,
     prepare,
     programs,
@@ -56,7 +57,7 @@ def sampling(
 
 
 class Size(NamedTuple):
-    """Of one update's texts."""
+    """Of one rollout's texts, completions all equally long."""
 
     questions: int
     prompt: int
@@ -65,37 +66,47 @@ class Size(NamedTuple):
 
 
 def learning(run: learner.Learner, size: Size) -> Iterator[tuple[str, Lowered]]:
-    """Of an update on all of a rollout, and the scores that come before it."""
+    """Of an update, and of the scores that come before it."""
     chosen, do = run.settings, run.programs
-    B, G, parts = size.questions, chosen.algorithm.group_size, chosen.training.parts
+    parts, algorithm = chosen.training.parts, chosen.algorithm
+    share = _share(run, size)
+    scalars = algorithm, chosen.sampling.temperature, algorithm.beta
+    known = jax.tree.map(
+        lambda x: _at(jnp.float32(x), do.everywhere), train_step.Known(*scalars)
+    )
+    frozen = _frozen(run)
+    if algorithm.needs_old or algorithm.needs_reference:
+        given = run.policy.state.params, frozen, share, known.temperature, parts
+        yield "score", do.score.lower(*given, with_entropy=algorithm.selects)
+    batch = train_step.Batch(share.texts, _policy_batch(run, share, known))
+    if run.critic is not None:
+        given = run.critic.state, known._replace(critic=_critic(run)), batch
+        yield "critic", run.critic.update.lower(*given, share.place, parts=parts)
+    shares_trunk = algorithm.has_critic and run.critic is None
+    known = known._replace(frozen=frozen, critic=_critic(run) if shares_trunk else None)
+    given = run.policy.state, known, batch, share.place
+    yield "update", run.policy.update.lower(*given, parts=parts)
+
+
+def _share(run: learner.Learner, size: Size) -> train_step.Share:
+    """One minibatch, laid out over all lanes."""
+    chosen, do = run.settings, run.programs
+    G, M = chosen.algorithm.group_size, chosen.algorithm.minibatches
+    lanes, parts = sharding.lanes(run.mesh), chosen.training.parts
+    full = np.full((size.questions, G), size.columns)
+    everyone = packing.Lanes(0, lanes)
+    layout = packing.lay(full, everyone, M, parts, size.columns)
     rows = functools.partial(_rows, do.rows)
-    asked, every = (B, size.prompt), (B, G, size.columns)
+    N, blocks = layout.order.shape[1], layout.stands.shape[1]
+    asked, every = (N, size.prompt), (N, G // layout.split, size.columns)
     texts = scoring.Texts(
         *(rows(dtype, *asked) for dtype in ("int32", "bool")),
         *(rows(dtype, *every) for dtype in ("int32", "bool")),
     )
     place = None
     if size.bins is not None:
-        shape = parts, sharding.lanes(run.mesh), size.bins, size.columns
-        place = jax.ShapeDtypeStruct(shape, "int32", sharding=do.cells)
-    scalars = chosen.algorithm, chosen.sampling.temperature, chosen.algorithm.beta
-    known = jax.tree.map(
-        lambda x: _at(jnp.float32(x), do.everywhere), train_step.Known(*scalars)
-    )
-    frozen = _frozen(run)
-    params = run.policy.state.params, frozen
-    if chosen.algorithm.needs_old or chosen.algorithm.needs_reference:
-        given = *params, texts, place, parts, known.temperature
-        yield "score", do.score.lower(*given, with_entropy=chosen.algorithm.selects)
-    batch = train_step.Batch(texts, _policy_batch(run, texts, known))
-    if run.critic is not None:
-        critic = known._replace(critic=_critic(run))
-        given = run.critic.state, critic, batch, place
-        yield "critic", run.critic.update.lower(*given, parts=parts)
-    shares = chosen.algorithm.has_critic and run.critic is None
-    known = known._replace(frozen=frozen, critic=_critic(run) if shares else None)
-    given = run.policy.state, known, batch, place
-    yield "update", run.policy.update.lower(*given, parts=parts)
+        place = _rows(do.shares, "int32", parts, lanes, size.bins, size.columns)
+    return train_step.Share(texts, rows("int32", N), rows("int32", blocks), place)
 
 
 def _frozen(run: learner.Learner) -> transformer.Params | None:
@@ -110,15 +121,17 @@ def _critic(run: learner.Learner):
     return jax.tree.map(lambda x: _at(jnp.float32(x), where), run.settings.critic)
 
 
-def _policy_batch(run: learner.Learner, texts: scoring.Texts, known) -> PolicyBatch:
+def _policy_batch(run: learner.Learner, share: train_step.Share, known) -> PolicyBatch:
     """What `prepare` makes of a rollout whose sampler recorded what it drew."""
     chosen, do = run.settings.algorithm, run.programs
-    shape = texts.completion.shape
+    _, rows, columns = share.texts.completion.shape
+    (blocks,), G = share.stands.shape, chosen.group_size
+    shape = blocks * rows // G * chosen.minibatches, G, columns
     numbers = jax.ShapeDtypeStruct(shape, "float32")
     everyone = jax.ShapeDtypeStruct(shape[:2], "bool")
     parts = jax.ShapeDtypeStruct((*shape[:2], 1), "float32")
-    value = numbers if chosen.has_critic else None
-    rewards = Rewards(parts, texts.is_completion, everyone, value=value)
+    rewards = Rewards(parts, jax.ShapeDtypeStruct(shape, "bool"), everyone)
+    rewards = rewards._replace(value=numbers if chosen.has_critic else None)
     scores = prepare.Scores(
         numbers if chosen.needs_old else None,
         numbers if chosen.needs_reference else None,
@@ -126,9 +139,12 @@ def _policy_batch(run: learner.Learner, texts: scoring.Texts, known) -> PolicyBa
     )
     ready = known.settings, rewards, scores, everyone
     batch, _ = jax.eval_shape(do.prepare, *ready, beta=known.beta)
-    now = scoring.Scores(numbers, numbers) if chosen.selects else None
+    now = None
+    if chosen.selects:
+        found = jax.ShapeDtypeStruct((blocks, rows, columns), "float32")
+        now = scoring.Scores(found, found)
     number = jax.ShapeDtypeStruct(shape[:1], "int32")
-    ready = known.settings, batch, jnp.int32(0), now, number, jax.random.key(0), 0
+    ready = known.settings, batch, 0, now, number, jax.random.key(0), 0, share
     batch = jax.eval_shape(do.minibatch, *ready)
     return jax.tree.map(lambda x: _at(x, do.rows if x.ndim else do.everywhere), batch)
 

@@ -184,15 +184,26 @@ def _score(spec, numerics, with_entropy, weight, temperature, states, targets):
 
 def _score_and_keep(spec, numerics, with_entropy, weight, temperature, states, targets):
     logits = _logits(spec, numerics, weight, temperature, states)
-    normaliser = jax.nn.logsumexp(logits, -1)
+    top = logits.max(-1)
+    normaliser = top + jnp.log(_total(jnp.exp(logits - top[..., None])))
     chosen = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
     entropy = mean = None
     if with_entropy:
         p = jnp.exp(logits - normaliser[..., None])
-        mean = (p * logits).sum(-1)
+        mean = _total(p * logits)
         entropy = normaliser - mean
     kept = weight, temperature, states, targets, normaliser, mean
     return (chosen - normaliser, entropy), kept
+
+
+def _total(x):
+    """Over the vocabulary; a product with ones where that is the fast way to add."""
+
+    def product(x):
+        with jax.default_matmul_precision("highest"):
+            return x @ jnp.ones(x.shape[-1], x.dtype)
+
+    return jax.lax.platform_dependent(x, cpu=product, default=lambda x: x.sum(-1))
 
 
 def _score_gradient(spec, numerics, with_entropy, kept, pull):

@@ -41,7 +41,7 @@ class Options(NamedTuple):
     parts: int = 1
     runs: int = 3
     dtype: Literal["float32", "bfloat16"] = "float32"  # of products; masters: float32
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Literal["none", "dots", "full"] = "dots"
     chunk: int = 512
 
 

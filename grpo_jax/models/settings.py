@@ -20,7 +20,7 @@ class Numerics(Section):
     softmax: DType = "float32"  # of attention's logits and weights, at least this
     norm: DType = "float32"  # of RMS norms and rotary positions, at least this
     logits: DType = "float32"  # of the vocabulary and its log-softmax, at least this
-    remat: Literal["none", "dots", "full"] = "none"  # recomputed: all but products, all
+    remat: Literal["none", "dots", "full"] = "dots"  # recomputed: all but products, all
     chunk: int = 512  # tokens whose logits exist at once; at least one a row
 
     def check(self):
