@@ -152,6 +152,8 @@ def learning(spec: Spec, numerics: Numerics, lora: Lora, mesh: Mesh) -> Learning
     weights = {"entropy_weight": everywhere, "value_weight": everywhere}
     minibatch = PolicyBatch(*(rows,) * len(PolicyBatch._fields))._replace(**weights)
 
+    on_mesh = functools.partial(sharding.on_mesh, mesh=mesh)
+
     def score(params, frozen, share, temperature, parts, *, with_entropy):
         params = train_step.with_frozen(params, frozen, lora)
 
@@ -168,8 +170,8 @@ def learning(spec: Spec, numerics: Numerics, lora: Lora, mesh: Mesh) -> Learning
 
     return Learning(
         pick=jax.jit(lambda shares, number: jax.tree.map(lambda x: x[number], shares)),
-        score=_placed(score, rows, static_argnames=("parts", "with_entropy")),
-        value=_placed(value, rows, static_argnames="parts"),
+        score=_placed(on_mesh(score), rows, static_argnames=("parts", "with_entropy")),
+        value=_placed(on_mesh(value), rows, static_argnames="parts"),
         whole=_placed(train_step.whole, rows, static_argnames="group"),
         prepare=_placed(prepare.rollout, (rows, everywhere)),
         minibatch=_placed(train_step.minibatch, minibatch),
@@ -190,8 +192,9 @@ def update(
     """
     step = functools.partial(train_step.update, loss, optimizer)
     if where is not None:
-        on = jax.tree.leaves(where)[0].mesh
-        where = where, NamedSharding(on, P())
+        mesh = jax.tree.leaves(where)[0].mesh
+        where = where, NamedSharding(mesh, P())
+        step = sharding.on_mesh(step, mesh)
     return _placed(step, where, static_argnames="parts", donate_argnames="state")
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from grpo_jax import sharding
 from grpo_jax.models import heads, transformer
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
@@ -141,37 +142,45 @@ def of_states(
     *,
     with_entropy: bool = False,
 ) -> Scores:
-    """Scores of the tokens that hidden states predict.
-
-    A chunk takes the same few tokens of every question, or bin, so rows cut over
-    devices stay where they are.
-    """
+    """Scores of the tokens that hidden states predict."""
     targets = _read(texts, place).target
-    B, G, C = targets.shape
     # The gradient is a sum over chunks: in float32, however the parameter is stored.
-    name = spec.unembedding
-    wide = jnp.promote_types(params[name].dtype, jnp.float32)
-    params = params | {name: params[name].astype(wide)}
-    width = max(1, min(numerics.chunk // B, G * C))
-    count = -(-G * C // width)
-    width = -(-G * C // count)
+    weight = params[spec.unembedding]
+    weight = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
+    known = weight, jnp.asarray(temperature)
+    score = functools.partial(_in_chunks, spec, numerics, with_entropy)
+    scores = sharding.in_lanes(score, known, (hidden, targets))
+    return Scores(*jax.tree.map(lambda x: back(x, texts, place), scores))
+
+
+def _in_chunks(spec, numerics, with_entropy, known, rows):
+    """Of the rows of one lane, so many tokens at a time."""
+    B, G, C = rows[1].shape
+    count = -(-B * G * C // numerics.chunk)
+    width = -(-B * G * C // count)
 
     def in_chunks(x):
-        x = x.reshape(B, G * C, *x.shape[3:])
-        padding = [(0, 0), (0, count * width - G * C)] + [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, padding).reshape(B, count, width, *x.shape[2:])
-        return jnp.moveaxis(x, 1, 0)
+        x = x.reshape(B * G * C, *x.shape[3:])
+        padding = [(0, count * width - B * G * C)] + [(0, 0)] * (x.ndim - 1)
+        return jnp.pad(x, padding).reshape(count, width, *x.shape[1:])
 
     def score(chunk):
-        known = spec, numerics, with_entropy, params[name], temperature
-        return _score(*known, *chunk)
+        return _score(spec, numerics, with_entropy, *known, *chunk)
 
-    def together(x):
-        return jnp.moveaxis(x, 0, 1).reshape(B, count * width)[:, : G * C]
+    scores = jax.lax.map(score, jax.tree.map(in_chunks, rows))
+    return jax.tree.map(lambda x: x.reshape(-1)[: B * G * C].reshape(B, G, C), scores)
 
-    scores = jax.lax.map(score, (in_chunks(hidden), in_chunks(targets)))
-    scores = jax.tree.map(lambda x: together(x).reshape(B, G, C), scores)
-    return Scores(*jax.tree.map(lambda x: back(x, texts, place), scores))
+
+def values(
+    spec: Spec,
+    params: transformer.Params,
+    texts: Texts,
+    numerics: Numerics = Numerics(),
+    place: Place | None = None,
+) -> Float[Array, "B G C"]:
+    """What the critic expects where each completion token is about to be drawn."""
+    hidden = states(spec, params, texts, numerics, place)
+    return back(heads.scalar(params["head"], hidden), texts, place)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -227,18 +236,6 @@ _score.defvjp(_score_and_keep, _score_gradient)
 def _logits(spec, numerics, weight, temperature, states):
     params = {spec.unembedding: weight}
     return transformer.unembed(spec, params, states, numerics) / temperature
-
-
-def values(
-    spec: Spec,
-    params: transformer.Params,
-    texts: Texts,
-    numerics: Numerics = Numerics(),
-    place: Place | None = None,
-) -> Float[Array, "B G C"]:
-    """What the critic expects where each completion token is about to be drawn."""
-    hidden = states(spec, params, texts, numerics, place)
-    return back(heads.scalar(params["head"], hidden), texts, place)
 
 
 def next_logits(

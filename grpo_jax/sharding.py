@@ -6,7 +6,9 @@ Layers, the leading axis of `layers/*`, are never cut. A dimension that its axis
 not divide (2 key heads on 4 devices) is kept whole on each device, and named.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
 
 from grpo_jax import tree
 from grpo_jax.models.spec import Spec
@@ -123,7 +126,7 @@ def one_device(params: Any) -> Any:
     return jax.tree.map(lambda _: here, params)
 
 
-def lanes(on: Mesh | None) -> int:
+def lanes(on: Mesh | AbstractMesh | None) -> int:
     """How many parts rows are cut into."""
     return 1 if on is None else math.prod(on.shape[axis] for axis in ROWS)
 
@@ -143,6 +146,71 @@ def own_lanes(on: Mesh) -> tuple[int, int]:
 def of_rows(on: Mesh) -> NamedSharding:
     """Rows, the first axis, in lanes."""
     return NamedSharding(on, P(ROWS))
+
+
+def by_rows(x: Array) -> Array:
+    """The first axis in lanes, all others as they come; where `on_mesh` is in force.
+
+    Without it a compiler may cut products another way, and give every device all rows.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or len(x) % lanes(mesh):
+        return x
+    free = (P.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, P(ROWS, *free))
+
+
+def in_lanes(function: Callable, known: Any, rows: Any) -> Any:
+    """function(known, rows) on the rows of each lane, by itself.
+
+    What is `known` is whole in every lane, gathered once, and its gradients are added
+    over lanes once: in a loop over a lane's rows a compiler would do so every time.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or lanes(mesh) == 1:
+        return function(known, rows)
+    return jax.shard_map(
+        function,
+        in_specs=(P(), P(ROWS)),
+        out_specs=P(ROWS),
+        axis_names=set(ROWS),
+        check_vma=False,
+    )(known, rows)
+
+
+def lookup(table: Array, ids: Array) -> Array:
+    """table[ids], of each lane's own ids. A table that is cut by columns stays so.
+
+    A device looks its columns up for all that share the table, and then they swap.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or len(ids) % lanes(mesh):
+        return table[ids]
+    if table.shape[1] % mesh.shape["fsdp"]:
+        return in_lanes(lambda table, ids: table[ids], table, ids)
+
+    def swap(table, ids):
+        columns = table[jax.lax.all_gather(ids, "fsdp", tiled=True)]
+        return jax.lax.all_to_all(columns, "fsdp", 0, ids.ndim, tiled=True)
+
+    return jax.shard_map(
+        swap,
+        in_specs=(P(None, "fsdp"), P(ROWS)),
+        out_specs=P(ROWS),
+        axis_names=set(ROWS),
+        check_vma=False,
+    )(table, ids)
+
+
+def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+    """The same, and what it calls knows the mesh that it is compiled for."""
+
+    @functools.wraps(function)
+    def inside(*args, **kwargs):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return inside
 
 
 def of_cache(spec: Spec, on: Mesh, axes_between: int) -> NamedSharding:

@@ -1,68 +1,127 @@
-"""Compiles the sampler for machines that are not here, and says what it takes of them.
+"""Compiles a run for machines that are not here, and says what it takes of them.
 
     python -m grpo_jax bench compile v5e-8 h200x1 [--model qwen2.5-1.5b] ...
+    python -m grpo_jax bench compile cpu --chunk 128 512 --remat none dots full
 
-See `topology` for what must be installed, and for the machines. Rows are cut over all
-devices. The last line is one JSON object.
+Sampling, the scores of the reference, and an update. Several values of `--group`,
+`--chunk` or `--remat` give a row each. Without `--mesh` everything is cut over all
+devices (fsdp). See `topology` for what must be installed, and for the machines; `cpu`
+is this one. The last line is one JSON object.
 """
 
+import itertools
 import json
 import time
 from typing import Annotated, Literal, NamedTuple
 
+import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import plan, pool, sharding, topology
+from grpo_jax import config, learner, plan, pool, sharding, topology
+from grpo_jax.bench import sampling
 from grpo_jax.models import memory, settings, sizes
-from grpo_jax.sampling.settings import Sampling
+from grpo_jax.models.spec import Spec
+from grpo_jax.sampling import shapes
 from grpo_jax.section import Refused
 
 
 class Options(NamedTuple):
     machines: Annotated[tuple[str, ...], tyro.conf.Positional]
-    model: str = "qwen2.5-1.5b"  # of `python -m grpo_jax models`
+    model: str = "qwen2.5-1.5b"  # of `python -m grpo_jax models`, or llama-50m
+    mesh: tuple[int, int, int] | None = None  # data, fsdp, model
+    programs: Literal["all", "sampling", "learning"] = "all"
     prompts: int = 64  # B
-    group: int = 8  # G
+    group: tuple[int, ...] = (8,)  # G
     new: int = 1024
     prompt_tokens: int = 512
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    parts: int = 1  # of an update
+    minibatches: int = 1
+    beta: float = 0.04
+    chunk: tuple[int, ...] = (512,)  # tokens whose logits exist at once
+    remat: tuple[Literal["none", "dots", "full"], ...] = ("dots",)
+    critic: Literal["none", "own", "shared"] = "none"
+    lora: int = 0  # rank
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # masters: float32
 
 
 def main(words: list[str]) -> int:
     options = tyro.cli(Options, args=words, prog="python -m grpo_jax bench compile")
-    if options.model not in sizes.SPECS:
+    known = sizes.SPECS | {"llama-50m": sampling.SPEC}
+    if options.model not in known:
         raise Refused(
             f"{options.model!r} is no model known by name. See `models` for those."
         )
-    result = {}
-    table = Table("machine", "program", "compiled in", "arguments", "in all", "of")
+    rows = []
     for machine in options.machines:
-        room = topology.memory(machine) / memory.GIB
-        result[machine] = {}
-        for name, seconds, gib in _compiled(options, machine):
-            result[machine][name] = {"compile_s": round(seconds, 1)} | {
-                k: round(v, 3) for k, v in gib.items()
-            }
-            sizes_ = (f"{x:.2f} GiB" for x in (gib["arguments"], gib["in all"], room))
-            table.add_row(machine, name, f"{seconds:.0f} s", *sizes_)
-    Console().print(table)
-    print(json.dumps({"gib_per_device": result}))
+        for values in itertools.product(options.group, options.chunk, options.remat):
+            knobs = dict(zip(("group", "chunk", "remat"), values, strict=True))
+            settings_ = _settings(options, **knobs)
+            for found in _compiled(options, known[options.model], machine, settings_):
+                rows.append({"machine": machine} | knobs | found)
+    Console().print(_table(rows))
+    print(json.dumps({"compiled": rows}))
     return 0
 
 
-def _compiled(options: Options, machine: str):
-    devices = topology.devices(machine)
-    mesh = sharding.mesh(1, len(devices), 1, devices)
-    spec = sizes.SPECS[options.model]
-    chosen = Sampling(temperature=1.0, max_new=options.new, cache=options.dtype)
-    numerics = settings.Numerics(compute=options.dtype)
-    sampler = pool.Sampler(
-        spec, chosen, options.group, (0,), spec.vocab, numerics, mesh
+def _settings(options: Options, group: int, chunk: int, remat: str) -> config.Config:
+    advantage, critic = config.Advantage(), config.Critic()
+    if options.critic != "none":
+        advantage = config.Advantage(estimator="gae", scale_rewards="none")
+        critic = config.Critic(trunk=options.critic)
+    numerics = settings.Numerics(compute=options.dtype, chunk=chunk, remat=remat)
+    return config.Config(
+        model=settings.Model(numerics=numerics, lora=settings.Lora(rank=options.lora)),
+        algorithm=config.Algorithm(
+            group_size=group,
+            beta=options.beta,
+            minibatches=options.minibatches,
+            advantage=advantage,
+        ),
+        sampling=config.Sampling(
+            temperature=1.0, max_new=options.new, cache=options.dtype
+        ),
+        critic=critic,
+        training=config.Training(batch_size=options.prompts, parts=options.parts),
     )
-    asked = options.prompts, options.prompt_tokens
-    for name, lowered in plan.sampling(sampler, options.dtype, *asked):
+
+
+def _compiled(options: Options, spec: Spec, machine: str, chosen: config.Config):
+    """Each program's name, GiB of a device, and seconds to compile."""
+    devices = jax.devices()[:1] if machine == "cpu" else topology.devices(machine)
+    mesh = sharding.mesh(*(options.mesh or (1, len(devices), 1)), devices)
+    lowered = []
+    if options.programs != "learning":
+        chosen_ = chosen.sampling, chosen.algorithm.group_size, (0,), spec.vocab
+        sampler = pool.Sampler(spec, *chosen_, chosen.model.numerics, mesh)
+        asked = options.prompts, options.prompt_tokens
+        lowered.append(plan.sampling(sampler, options.dtype, *asked))
+    if options.programs != "sampling":
+        run = learner.make(spec, chosen, 1000, mesh)
+        width = shapes.length(options.prompt_tokens)
+        size = plan.Size(options.prompts, width, options.new)
+        lowered.append(plan.learning(run, size))
+    for name, program in itertools.chain(*lowered):
         start = time.perf_counter()
-        compiled = lowered.compile()
-        yield name, time.perf_counter() - start, plan.memory(compiled)
+        gib = plan.memory(program.compile())
+        seconds = time.perf_counter() - start
+        room = None if machine == "cpu" else topology.memory(machine) / memory.GIB
+        yield {"program": name, "compile_s": round(seconds, 1), "room": room} | {
+            f"{k}_gib".replace(" ", "_"): round(v, 3) for k, v in gib.items()
+        }
+
+
+def _table(rows: list[dict]) -> Table:
+    table = Table(
+        *("machine", "G", "chunk", "remat", "program", "compiled in"),
+        *("arguments", "temporary", "in all", "of"),
+        title="GiB of each device",
+    )
+    for row in rows:
+        sizes_ = (row[f"{k}_gib"] for k in ("arguments", "temporary", "in_all"))
+        knobs = (str(row[k]) for k in ("machine", "group", "chunk", "remat", "program"))
+        room = "" if row["room"] is None else f"{row['room']:.2f}"
+        sizes_ = (f"{x:.2f}" for x in sizes_)
+        table.add_row(*knobs, f"{row['compile_s']:.0f} s", *sizes_, room)
+    return table

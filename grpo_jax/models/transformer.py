@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from grpo_jax import sharding
 from grpo_jax.models import attention
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
@@ -155,7 +156,7 @@ class _Decoder(nn.Module):
             self.param("unembed", nn.initializers.normal(0.02), shape)
         # Rows first, then their precision: a gradient of thousands of tokens is
         # summed in the table's own.
-        x = embed[tokens].astype(numerics.compute)
+        x = sharding.lookup(embed, tokens).astype(numerics.compute)
         if spec.scaled_embedding:
             x = x * jnp.asarray(spec.width**0.5, x.dtype)
         own = position, is_token
@@ -237,7 +238,7 @@ class _Layer(nn.Module):
         update = self.mlp(_norm(self, "mlp_norm", x, spec, numerics))
         if spec.post_norms:
             update = _norm(self, "mlp_post_norm", update, spec, numerics)
-        return x + update, stored
+        return sharding.by_rows(x + update), stored
 
     def attend(self, x, by_layer, surroundings):
         """The attention's output, and the keys and values of these tokens."""
