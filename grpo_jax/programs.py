@@ -201,10 +201,14 @@ def update(
 def begin(optimizer: optax.GradientTransformation, where: Any = None) -> Callable:
     """Of parameters, which are gone then, to their state before the first update."""
 
-    def first(params):
-        return train_step.State(params, optimizer.init(params))
+    init = _placed(optimizer.init, where and where.optimizer)
 
-    return _placed(first, where, donate_argnames="params")
+    def first(params):
+        if where is not None:
+            params = jax.device_put(params, where.params, donate=True)
+        return train_step.State(params, init(params))
+
+    return first
 
 
 # Of two trees of parameters, as a moving average, in place of the first.

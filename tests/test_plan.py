@@ -10,10 +10,11 @@ import sys
 import jax
 import pytest
 
-from grpo_jax import cli, plan, pool, programs, sharding
+from grpo_jax import cli, learner, plan, pool, programs, sharding
 from grpo_jax.models.memory import GIB
 from grpo_jax.models.settings import Numerics
 from grpo_jax.sampling.settings import Sampling
+from tests import test_learner
 from tests.models import examples
 
 SPEC = examples.SPECS["qwen2"]
@@ -83,6 +84,34 @@ def test_bytes_of_a_device_by_hand():
     assert fewer["temporary"] > found["temporary"]  # rows are picked out of all
 
 
+@pytest.mark.parametrize("selects", [False, True])
+def test_the_plan_is_what_a_learner_runs(selects, float64):
+    chosen = test_learner.settings(
+        2, minibatches=2, top_entropy=0.5 if selects else None
+    )
+    mesh = sharding.mesh(2, 1, 2)
+    run = learner.make(test_learner.SPEC, chosen, 10, mesh)
+    given = test_learner.rollout(lengths=(12, 12, 12, 12))
+    planned = [Noted(run.programs.score), Noted(run.policy.update)]
+    noting = run._replace(
+        programs=run.programs._replace(score=planned[0]),
+        policy=run.policy._replace(update=planned[1]),
+    )
+    width = given[0].question.shape[1]
+    ahead = plan.learning(noting, plan.Size(test_learner.B, width, test_learner.C))
+    assert [name for name, _ in ahead] == ["score", "update"]
+    expected = [(program.args, program.fixed) for program in planned]
+    params = examples.params_of(test_learner.SPEC)
+    state = learner.begin(noting, programs.copy(params), jax.random.key(1))
+    learner.learn(noting, state, *given, test_learner.key(), beta=0.04)
+    for program, (args, fixed) in zip(planned, expected, strict=True):
+        assert program.fixed == fixed
+        for a, b in zip(args, program.args, strict=True):
+            if not isinstance(a, int):
+                assert a.shape == b.shape
+                assert a.sharding.is_equivalent_to(b.sharding, a.ndim)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -102,11 +131,12 @@ def test_what_is_refused(words, message, capsys):
     ("machine", "package"),
     [("v5e-8", "libtpu"), ("v5p-8", "libtpu"), ("h100x8", "jax_cuda13_plugin")],
 )
-def test_the_sampler_compiles_for_a_machine_that_is_not_here(machine, package):
+def test_a_run_compiles_for_a_machine_that_is_not_here(machine, package):
     """In a process of its own: a compiler may crash, and must not take pytest along."""
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package}, the compiler for {machine}, is not installed")
     size = ["--prompts", "16", "--group", "2", "--new", "16", "--prompt-tokens", "16"]
+    size += ["--remat", "full"]
     words = ["bench", "compile", machine, "--model", "smollm2-135m", *size]
     quick = os.environ | {"JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1.0"}
     done = subprocess.run(
@@ -116,6 +146,13 @@ def test_the_sampler_compiles_for_a_machine_that_is_not_here(machine, package):
         env=quick,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])["gib_per_device"][machine]
+    rows = json.loads(done.stdout.splitlines()[-1])["compiled"]
+    found = {row["program"]: row for row in rows}
     # 134.5M parameters in bfloat16, and few keys and values
-    assert 0.25 < found["decode"]["arguments"] < found["decode"]["in all"] < 0.4
+    decode, update = found["decode"], found["update"]
+    assert 0.25 < decode["arguments_gib"] < decode["in_all_gib"] < 0.4
+    # Parameters and two moments in float32, cut over all devices.
+    devices = 4 if machine == "v5p-8" else 8
+    parameters = 134.5e6 * 12 / 2**30 / devices
+    assert parameters == pytest.approx(update["arguments_gib"], rel=0.05)
+    assert update["in_all_gib"] < 0.5 * update["room"]

@@ -192,7 +192,7 @@ class _Bench:
         vocabulary = params[self.spec.unembedding].size
         asked = options.prompts * (options.prompt_tokens - 1)
         drawn = [self.drawn(step).length.sum() for step in range(2, options.runs + 2)]
-        tokens = statistics.median(drawn)
+        tokens = int(statistics.median(drawn))
         passes = 3 + (options.beta > 0)
         return 2 * passes * (layers * (asked + tokens) + vocabulary * tokens)
 
