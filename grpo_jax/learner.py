@@ -304,6 +304,12 @@ def _filled(x: np.ndarray, count: int) -> np.ndarray:
 def _check(run: Learner, rollout: Rollout):
     """Refuses what cannot be learned from, by row, before anything runs."""
     B, M = len(rollout.number), run.settings.algorithm.minibatches
+    G, asked = rollout.length.shape[1], run.settings.algorithm.group_size
+    if asked != G:
+        raise Refused(
+            f"the rollout has groups of {G}; algorithm.group_size is {asked}. "
+            "Make them equal."
+        )
     if B % M:
         raise Refused(
             f"this process has {B} questions; algorithm.minibatches is {M}, and equal "

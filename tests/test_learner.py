@@ -341,6 +341,11 @@ def test_a_row_of_no_numbers_is_named():
         learned(settings(), given=(given, rewards))
 
 
+def test_groups_of_another_size_are_refused():
+    with pytest.raises(Refused, match=r"groups of 4; algorithm.group_size is 8"):
+        learned(settings(group_size=8))
+
+
 def test_minibatches_that_do_not_divide_are_refused():
     with pytest.raises(Refused, match=r"training.batch_size is 8; .* 9 would do"):
         settings(minibatches=3)

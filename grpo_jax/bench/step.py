@@ -157,22 +157,23 @@ class _Bench:
         groups = list(rollout.answers(sampler, params, asked, key))
         return learner.stack(asked, groups)
 
-    def questions(self, step: int) -> list[pool.Question]:
+    def questions(self, step: int, count: int | None = None) -> list[pool.Question]:
         options = self.options
-        shape = options.prompts, options.prompt_tokens
+        shape = count or options.prompts, options.prompt_tokens
         ids = np.random.default_rng(step).integers(0, self.spec.vocab, shape)
         return [pool.Question(i, row.tolist()) for i, row in enumerate(ids)]
 
-    def drawn(self, step: int, rows: int | None = None) -> learner.Rollout:
-        """Random completions, as long as they should be; or so many full rows each."""
+    def drawn(self, step: int, full: int | None = None) -> learner.Rollout:
+        """Random completions, as long as they should be; or full, of so many
+        questions."""
         options, rng = self.options, np.random.default_rng(step)
-        shape = options.prompts, rows or options.group
+        shape = full or options.prompts, options.group
         length = np.full(shape, options.new)
-        if options.lengths == "geometric" and rows is None:
+        if options.lengths == "geometric" and full is None:
             drawn = rng.geometric(5 / options.new, shape)
             length = np.minimum(drawn, options.new)
         groups = []
-        asked = self.questions(step)
+        asked = self.questions(step, full)
         for question, lengths in zip(asked, length, strict=True):
             size = shape[1], options.new
             tokens = rng.integers(0, self.spec.vocab, size)
@@ -204,14 +205,16 @@ class _Bench:
         return plan.memory(dict(plan.learning(self.run, size))["update"].compile())
 
     def oracle_seconds(self) -> float:
-        """Of as many tokens, had they been full rows: what updates of 1, 2, ... rows
-        of each question cost, and between them by the line."""
+        """Of as many tokens, had they been full rows: what updates of 1, 2, ...
+        questions cost, and between them by the line; questions' own tokens count."""
         options, costs = self.options, {}
-        for rows in sorted({1, 2, options.group // 2, options.group} - {0}):
-            full = self.drawn(0, rows)
-            costs[int(full.length.sum())] = self.seconds([full] * (options.runs + 1))
-        drawn = [int(self.drawn(step).length.sum()) for step in range(options.runs)]
-        return statistics.median(np.interp(drawn, list(costs), list(costs.values())))
+        for count in sorted({1, 2, options.prompts // 2, options.prompts} - {0}):
+            full = self.drawn(0, count)
+            seconds = self.seconds([full] * (options.runs + 1))
+            costs[_tokens(full)] = seconds
+        drawn = [_tokens(self.drawn(step)) for step in range(2, options.runs + 2)]
+        found = np.interp(drawn, list(costs), list(costs.values()))
+        return statistics.median(found.tolist())
 
     def seconds(self, rollouts: list[learner.Rollout]) -> float:
         """Median time to learn from one, after the first."""
@@ -221,3 +224,7 @@ class _Bench:
             self.learn(given)
             taken.append(time.perf_counter() - start)
         return statistics.median(taken[1:])
+
+
+def _tokens(given: learner.Rollout) -> int:
+    return int(given.length.sum() + given.is_question.sum())
