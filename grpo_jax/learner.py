@@ -31,7 +31,7 @@ from grpo_jax import (
     train_step,
 )
 from grpo_jax.losses import statistics
-from grpo_jax.models import heads, lora, transformer
+from grpo_jax.models import heads, kernels, lora, transformer
 from grpo_jax.models.spec import Spec
 from grpo_jax.pool import Answers, Question
 from grpo_jax.records import Rewards
@@ -288,9 +288,9 @@ def _lay_out(run: Learner, rollout: Rollout, rewards: Rewards) -> _Rollout:
     texts += [packing.laid(x, layout, of_samples=True) for x in completions]
     texts[1][:, :, -1] = True  # or an empty block would have nothing to begin with
     laid = scoring.Texts(*texts), layout.order, layout.stands
-    place = layout.place
-    if place is not None:
-        place = crossing.up(place, run.programs.cells)
+    place = None
+    if layout.place is not None and kernels.serves_bins(run.settings.model.numerics):
+        place = crossing.up(layout.place, run.programs.cells)
     laid = crossing.up(laid, run.programs.shares)
     shares = train_step.Share(*laid, place)
     return _Rollout(*crossing.up(natural, run.programs.rows), shares)

@@ -58,7 +58,10 @@ def decoding(spec: Spec, numerics: Numerics, mesh: Mesh | None) -> Decoding:
     segment = functools.partial(_decode.segment, spec, numerics)
     prefill = functools.partial(transformer.prefill, spec, numerics=numerics)
     return Decoding(
-        prefill=_placed(prefill, transformer.Segment(new, new, rows, rows)),
+        prefill=_placed(
+            sharding.on_mesh(prefill, mesh),
+            transformer.Segment(new, new, rows, rows),
+        ),
         enter=_placed(
             _decode.enter,
             _decode.Prefixes(kv, kv, rows, rows),
@@ -190,11 +193,11 @@ def update(
 
     Parameters and optimizer state are donated: the old ones are gone after the call.
     """
-    step = functools.partial(train_step.update, loss, optimizer)
+    step, mesh = functools.partial(train_step.update, loss, optimizer), None
     if where is not None:
         mesh = jax.tree.leaves(where)[0].mesh
         where = where, NamedSharding(mesh, P())
-        step = sharding.on_mesh(step, mesh)
+    step = sharding.on_mesh(step, mesh)
     return _placed(step, where, static_argnames="parts", donate_argnames="state")
 
 

@@ -202,8 +202,10 @@ def lookup(table: Array, ids: Array) -> Array:
     )(table, ids)
 
 
-def on_mesh(function: Callable, mesh: Mesh) -> Callable:
+def on_mesh(function: Callable, mesh: Mesh | None) -> Callable:
     """The same, and what it calls knows the mesh that it is compiled for."""
+    if mesh is None:
+        return function
 
     @functools.wraps(function)
     def inside(*args, **kwargs):

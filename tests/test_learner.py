@@ -316,7 +316,7 @@ def test_a_critics_step_is_along_the_gradient_of_its_loss(float64):
 
 
 def test_nothing_compiles_again_for_a_batch_of_the_same_shape(float64):
-    """All programs, by JAX's own event; and one update for bins of one shape."""
+    """By JAX's own event, of all programs: in a second and third rollout, none."""
     chosen = settings(2, mu=2, minibatches=2)
     run = learner.make(SPEC, chosen, 10)
     params = programs.copy(examples.params_of(SPEC, "float64"))
@@ -325,7 +325,6 @@ def test_nothing_compiles_again_for_a_batch_of_the_same_shape(float64):
     for seed in (0, 1, 2):
         given = rollout(seed=seed)
         state, _ = learner.learn(run, state, *given, key(), beta=0.04 + seed)
-        assert run.policy.update._cache_size() == 1
         if seed == 0:
             first = seen.count
     assert seen.count == first > 0

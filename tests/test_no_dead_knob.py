@@ -83,6 +83,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "model.numerics.norm": ("float64", {}),
     "model.numerics.logits": ("float64", {}),
     "model.numerics.remat": ("full", {}),
+    "model.numerics.attention": ("cudnn", {"model.numerics.compute": "bfloat16"}),
     "model.numerics.chunk": (2, {}),
     "model.tiny.layers": (1, {}),
     "model.tiny.width": (64, {}),

@@ -34,7 +34,7 @@ FLOORS = [
         "losses/policy",
     },
     {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"},
-    {"losses/objective", "advantages/tokens", "models/attention"},
+    {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"},
     {"advantages/estimate", "experiment", "models/transformer"},
     {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
     | {"sampling/decode"},

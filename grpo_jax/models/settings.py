@@ -21,10 +21,20 @@ class Numerics(Section):
     norm: DType = "float32"  # of RMS norms and rotary positions, at least this
     logits: DType = "float32"  # of the vocabulary and its log-softmax, at least this
     remat: Literal["none", "dots", "full"] = "dots"  # recomputed: all but products, all
+    # Of whole rows: XLA's, or a fused kernel; splash is for TPUs, cudnn for GPUs.
+    attention: Literal["xla", "splash", "cudnn"] = "xla"
     chunk: int = 512  # tokens whose logits exist at once; at least one a row
 
     def check(self):
         self.need_positive("chunk")
+        kernels = {"splash": ("bfloat16", "float32"), "cudnn": ("bfloat16",)}
+        dtypes = kernels.get(self.attention, (self.compute,))
+        rule = f"its kernel does not compute in {self.compute}"
+        remedy = f"Set {self.dotted('compute')} to {' or '.join(dtypes)}."
+        self.need("attention", self.compute in dtypes, rule, remedy)
+        enough = self.attention == "xla" or self.softmax != "float64"
+        rule = f"its kernel's softmax is float32, not {self.softmax}"
+        self.need("attention", enough, rule, "Leave it at 'xla'.")
 
     @property
     def has_float64(self) -> bool:

@@ -24,7 +24,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from grpo_jax import sharding
-from grpo_jax.models import attention
+from grpo_jax.models import attention, kernels
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
 from grpo_jax.section import Refused
@@ -81,6 +81,8 @@ def forward(
     Without a cache, the tokens' own segment.
     """
     _need_float64(numerics)
+    if cache is None:
+        kernels.need_served(spec, numerics, has_bins=bins is not None)
     inputs = tokens, position, is_token, prefix, cache, column, bins
     if isinstance(params["layers"], tuple):
         by_name = {f"{APART}{i}": layer for i, layer in enumerate(params["layers"])}
@@ -176,6 +178,7 @@ class _Decoder(nn.Module):
                 attention.visible(spec, position, *segment, part)
                 for segment in [*seen, own]
             ],
+            [is_token for _, is_token in [*seen, own]],
             column,
             source,
         )
@@ -244,7 +247,7 @@ class _Layer(nn.Module):
         """The attention's output, and the keys and values of these tokens."""
         spec, numerics = self.spec, self.numerics
         is_sliding, stored = by_layer
-        rotations, visible, column, source = surroundings
+        rotations, visible, is_token, column, source = surroundings
         q = self.project("wq", x, 1, (spec.heads, spec.head_size), spec.qkv_bias)
         k = self.project("wk", x, 1, (spec.kv_heads, spec.head_size), spec.qkv_bias)
         v = self.project("wv", x, 1, (spec.kv_heads, spec.head_size), spec.qkv_bias)
@@ -257,14 +260,19 @@ class _Layer(nn.Module):
             rotation = jax.tree.map(choose, *rotations)
         q, k = attention.rotate(q, rotation), attention.rotate(k, rotation)
         own = jnp.moveaxis(k, 2, 4), jnp.moveaxis(v, 2, 3)  # as they are stored
-        if len(stored) == len(visible):  # the last is the cache
+        has_cache = len(stored) == len(visible)
+        if has_cache:  # the last of them
             # Written before it is read: so it needs no second buffer.
             *stored, cache = stored
             own = _write(cache, own, column, (-1, -2))
         # Picked here, layer by layer: never are all of them there twice.
         stored = [tuple(_of_bins(x, source) for x in kv) for kv in stored]
         masks = [jnp.where(is_sliding, near, far) for far, near in visible]
-        out = attention.attend(spec, numerics, q, [*stored, own], masks)
+        given = spec, numerics, q, [*stored, own], masks
+        if has_cache or numerics.attention == "xla":
+            out = attention.attend(*given)
+        else:
+            out = kernels.attend(*given, is_token)
         return self.project("wo", out, 2, (spec.width,), spec.out_bias), own
 
     def mlp(self, x):
