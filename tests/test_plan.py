@@ -155,4 +155,4 @@ def test_a_run_compiles_for_a_machine_that_is_not_here(machine, package):
     devices = 4 if machine == "v5p-8" else 8
     parameters = 134.5e6 * 12 / 2**30 / devices
     assert parameters == pytest.approx(update["arguments_gib"], rel=0.05)
-    assert update["in_all_gib"] < 0.5 * update["room"]
+    assert update["in_all_gib"] < 0.5 * update["room_gib"]

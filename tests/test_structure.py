@@ -46,7 +46,7 @@ FLOORS = [
     {"rollout", "optimizers"},
     {"models/load", "learner"},
     {"selftest", "bench/ceilings", "plan"},
-    {"bench/losses", "bench/sampling", "model_commands"},
+    {"bench/losses", "bench/sampling", "bench/hlo", "model_commands"},
     {"bench/step", "bench/compile"},
     {"bench/update"},
     {"cli"},

@@ -6,7 +6,8 @@
 Sampling, the scores of the reference, and an update. Several values of `--group`,
 `--chunk` or `--remat` give a row each. Without `--mesh` everything is cut over all
 devices (fsdp). See `topology` for what must be installed, and for the machines; `cpu`
-is this one. The last line is one JSON object.
+is this one. Of learning, and not for TPUs, also the operations of each token and what
+a device sends to others. The last line is one JSON object.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grpo_jax import config, learner, plan, pool, sharding, topology
-from grpo_jax.bench import sampling
+from grpo_jax.bench import hlo, sampling
 from grpo_jax.models import memory, settings, sizes
 from grpo_jax.models.spec import Spec
 from grpo_jax.sampling import shapes
@@ -88,7 +89,7 @@ def _settings(options: Options, group: int, chunk: int, remat: str) -> config.Co
 
 
 def _compiled(options: Options, spec: Spec, machine: str, chosen: config.Config):
-    """Each program's name, GiB of a device, and seconds to compile."""
+    """Each program's name, what it takes of a device, and seconds to compile."""
     devices = jax.devices()[:1] if machine == "cpu" else topology.devices(machine)
     mesh = sharding.mesh(*(options.mesh or (1, len(devices), 1)), devices)
     lowered = []
@@ -104,24 +105,35 @@ def _compiled(options: Options, spec: Spec, machine: str, chosen: config.Config)
         lowered.append(plan.learning(run, size))
     for name, program in itertools.chain(*lowered):
         start = time.perf_counter()
-        gib = plan.memory(program.compile())
+        compiled = program.compile()
         seconds = time.perf_counter() - start
         room = None if machine == "cpu" else topology.memory(machine) / memory.GIB
-        yield {"program": name, "compile_s": round(seconds, 1), "room": room} | {
-            f"{k}_gib".replace(" ", "_"): round(v, 3) for k, v in gib.items()
-        }
+        row = {"program": name, "compile_s": seconds, "room_gib": room}
+        gib = plan.memory(compiled)
+        row |= {f"{k}_gib".replace(" ", "_"): v for k, v in gib.items()}
+        row |= dict.fromkeys(("token_gflop", "sent_gib"))
+        if name in ("score", "critic", "update") and machine not in topology.TPUS:
+            counted = hlo.count(compiled.as_text())
+            tokens = options.prompt_tokens + chosen.algorithm.group_size * options.new
+            tokens *= options.prompts / options.minibatches / len(devices)
+            row["token_gflop"] = counted.operations / tokens / 1e9
+            row["sent_gib"] = sum(counted.sent.values()) / memory.GIB
+        yield sampling.rounded(row)
 
 
 def _table(rows: list[dict]) -> Table:
-    table = Table(
-        *("machine", "G", "chunk", "remat", "program", "compiled in"),
-        *("arguments", "temporary", "in all", "of"),
-        title="GiB of each device",
-    )
+    """What is the same in all rows stands in none."""
+    headers = {
+        **{"machine": "machine", "group": "G", "chunk": "chunk", "remat": "remat"},
+        **{"program": "program", "compile_s": "s", "arguments_gib": "given"},
+        **{"temporary_gib": "temporary", "in_all_gib": "in all", "room_gib": "of"},
+        **{"token_gflop": "GFLOP/token", "sent_gib": "sent"},
+    }
+    shown = [k for k in headers if len(rows) == 1 or len({r[k] for r in rows}) > 1]
+    title = "Each device: seconds to compile, GiB of memory, GiB sent to others"
+    table = Table(*(headers[k] for k in shown), title=title)
     for row in rows:
-        sizes_ = (row[f"{k}_gib"] for k in ("arguments", "temporary", "in_all"))
-        knobs = (str(row[k]) for k in ("machine", "group", "chunk", "remat", "program"))
-        room = "" if row["room"] is None else f"{row['room']:.2f}"
-        sizes_ = (f"{x:.2f}" for x in sizes_)
-        table.add_row(*knobs, f"{row['compile_s']:.0f} s", *sizes_, room)
+        cells = (row[k] for k in shown)
+        cells = (f"{x:.3g}" if isinstance(x, float) else x for x in cells)
+        table.add_row(*("" if x is None else str(x) for x in cells))
     return table

@@ -165,8 +165,8 @@ def _gap(options: Options, sampler, params, questions) -> tuple[float, float]:
     return float(gap.max()), float(gap.mean())
 
 
-def rounded(result: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in result.items()}
+def rounded(result: dict) -> dict:
+    return {k: round(x, 4) if isinstance(x, float) else x for k, x in result.items()}
 
 
 class _Measured(NamedTuple):

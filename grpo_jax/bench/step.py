@@ -116,22 +116,25 @@ class _Bench:
         self.state = learner.begin(self.run, params, jax.random.key(0))
 
     def measure(self, samples: bool) -> dict[str, float]:
-        """Medians of the parts of a step, after two that compile."""
-        seconds = []
-        for step in range(self.options.runs + 2):
-            if step == 2:
+        """Medians of the parts of a step, after some that compile: two, or of drawn
+        rollouts each, for their lengths decide what is compiled."""
+        measured = range(2, self.options.runs + 2)
+        first, seconds = range(2) if samples else measured, []
+        for step in [*first, *measured]:
+            if len(seconds) == len(first):
                 compiled = ceilings.Compilations()
             start = time.perf_counter()
             given = self.sampled(step) if samples else self.drawn(step)
             middle = time.perf_counter()
             self.learn(given)
             seconds.append((middle - start, time.perf_counter() - middle))
-        of_rollout, of_update = zip(*seconds[2:], strict=True)
+        seconds = seconds[len(first) :]
+        of_rollout, of_update = zip(*seconds, strict=True)
         result = {"update_s": statistics.median(of_update)}
         result["recompiles"] = compiled.count
         if samples:
             result["rollout_s"] = statistics.median(of_rollout)
-            result["step_s"] = statistics.median(map(sum, seconds[2:]))
+            result["step_s"] = statistics.median(map(sum, seconds))
             tokens = self.options.prompts * self.options.group * self.options.new
             result["rollout_tok_s"] = tokens / result["rollout_s"]
         return result
