@@ -29,6 +29,7 @@ from grpo_jax import (
     scoring,
     sharding,
     train_step,
+    tree,
 )
 from grpo_jax.losses import statistics
 from grpo_jax.models import heads, kernels, lora, transformer
@@ -184,6 +185,8 @@ def learn(
 ) -> tuple[State, statistics.Statistics]:
     """The state after μ · M updates; the one given is gone."""
     chosen, do = run.settings.algorithm, run.programs
+    _check_state(run, state)
+    _check(run, rollout)
     given = _lay_out(run, rollout, rewards)
     known = train_step.Known(chosen, run.settings.sampling.temperature, beta)
     known, numbers = crossing.up(
@@ -270,7 +273,6 @@ def follow(run: Learner, state: State, step: int) -> State:
 
 
 def _lay_out(run: Learner, rollout: Rollout, rewards: Rewards) -> _Rollout:
-    _check(run, rollout)
     parts, M = run.settings.training.parts, run.settings.algorithm.minibatches
     most = rollout.completion.shape[-1]
     lanes = packing.Lanes(*sharding.own_lanes(run.mesh), crossing.agreed)
@@ -299,6 +301,16 @@ def _lay_out(run: Learner, rollout: Rollout, rewards: Rewards) -> _Rollout:
 def _filled(x: np.ndarray, count: int) -> np.ndarray:
     """With questions that are nothing, up to so many."""
     return np.pad(x, [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+
+def _check_state(run: Learner, state: State):
+    """Refuses one of another run, and one whose gradients are no numbers any more."""
+    trained = {"policy": (run.policy, state.policy)}
+    if run.critic is not None:
+        trained["critic"] = run.critic, state.critic
+    for name, (made, held) in trained.items():
+        tree.need_alike(f"the {name}'s state", held, made.state)
+        optimizers.check(run.settings.optimizer, held.optimizer)
 
 
 def _check(run: Learner, rollout: Rollout):

@@ -5,6 +5,7 @@ question: which value belongs to this path? The first rule that matches answers 
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -42,6 +43,27 @@ def match(rules: Sequence[tuple[str, Any]], tree: Any) -> Any:
             "Add a rule for each of these paths."
         )
     return jax.tree.map(value, paths(tree))
+
+
+def need_alike(what: str, got: Any, expected: Any):
+    """Refuses leaves that are missing, too many, or of another shape."""
+
+    def leaves(tree):
+        found = jax.tree_util.tree_leaves_with_path(tree)
+        name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+        return {name(path): x.shape for path, x in found}
+
+    here, there = leaves(got), leaves(expected)
+    wrong = [
+        f"{path} is {here.get(path, 'missing')}, expected {there.get(path, 'nothing')}"
+        for path in sorted(here.keys() | there.keys())
+        if here.get(path) != there.get(path)
+    ]
+    if wrong:
+        raise Refused(
+            f"{what} is of another model or of other settings: {'; '.join(wrong[:3])}; "
+            f"{len(wrong)} in all. Use the settings that it was made with."
+        )
 
 
 def register_settings(cls: type):

@@ -19,6 +19,9 @@ import tests.typecheck  # noqa: F401  (the hook below names it)
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Small programs, run once or twice: compiling them is what takes long.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 install_import_hook("grpo_jax", "tests.typecheck.check")
 
 # The same examples every time, and no failure because the machine is busy.
@@ -36,3 +39,11 @@ hypothesis.settings.load_profile("steady")
 def float64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_the_programs_of_other_modules():
+    """Each program that XLA compiles maps memory some ten times; Linux allows a
+    process 65,530 such maps, and one that asks for more dies."""
+    yield
+    jax.clear_caches()

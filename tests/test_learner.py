@@ -332,6 +332,33 @@ def test_nothing_compiles_again_for_a_batch_of_the_same_shape(float64):
     assert packing.lay(given[0].length, lanes, 2, 2, C).place is not None
 
 
+def test_a_state_of_another_optimizer_is_refused(float64):
+    run = learner.make(SPEC, settings(), 10)
+    adam = dataclasses.replace(settings(), optimizer=config.Optimizer())
+    params = programs.copy(examples.params_of(SPEC, "float64"))
+    other = learner.make(SPEC, adam, 10)
+    state = learner.begin(other, params, jax.random.key(1))
+    message = r"policy's state is of another .*mu.* expected nothing.* in all"
+    with pytest.raises(Refused, match=message):
+        learner.learn(run, state, *rollout(), key(), beta=0.0)
+
+
+def test_gradients_that_are_no_numbers_change_nothing_and_then_stop_the_run(float64):
+    chosen = settings(beta=0.0)
+    optimizer = dataclasses.replace(chosen.optimizer, most_skips=2)
+    run = learner.make(SPEC, dataclasses.replace(chosen, optimizer=optimizer), 10)
+    params = examples.params_of(SPEC, "float64")
+    params = params | {"norm": params["norm"].at[3].set(np.nan)}
+    state = learner.begin(run, programs.copy(params), jax.random.key(1))
+    for skips in (1, 2):
+        state, measured = learner.learn(run, state, *rollout(), key(), beta=0.0)
+        assert float(statistics.values(measured)["skipped"]) == 1
+        assert state.policy.optimizer.notfinite_count == skips
+    same(state.policy.params, params)
+    with pytest.raises(Refused, match="last 2 updates had no finite gradient"):
+        learner.learn(run, state, *rollout(), key(), beta=0.0)
+
+
 def test_a_row_of_no_numbers_is_named():
     given, rewards = rollout()
     given.logp[2, 1, 0] = np.nan
