@@ -96,13 +96,14 @@ def whole():
 def test_the_gradient_is_that_of_whole_rows_without_prefix_or_chunks(float64):
     """Each row by itself, question repeated, no padding, all logits at once."""
     given, params = batch(), examples.params_of(SPEC, "float64")
+    texts = jax.device_get(given.texts)
 
     def loss(params):
         rows, entropies = [], []
         for b, g in np.ndindex(B, G):
-            n = int(given.texts.is_completion[b, g].sum())
-            question = given.texts.question[b][given.texts.is_question[b]]
-            row = jnp.concatenate([question, given.texts.completion[b, g, :n]])
+            n = int(texts.is_completion[b, g].sum())
+            question = texts.question[b][texts.is_question[b]]
+            row = jnp.concatenate([question, texts.completion[b, g, :n]])
             logits = examples.plain(SPEC, params, row[None, None], EXACT)[0, 0]
             all_logp = jax.nn.log_softmax(logits[len(question) - 1 : -1] / T)
             logp = jnp.take_along_axis(all_logp, row[len(question) :][:, None], -1)[
@@ -116,7 +117,7 @@ def test_the_gradient_is_that_of_whole_rows_without_prefix_or_chunks(float64):
             SETTINGS, logp, given.policy, beta=BETA, entropy=entropy
         )[0]
 
-    close(whole()[0], jax.grad(loss)(params), 1e-10)
+    close(whole()[0], jax.jit(jax.grad(loss))(params), 1e-10)
 
 
 def packed(parts, lanes=1):
