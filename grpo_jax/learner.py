@@ -104,6 +104,7 @@ def make(
     if mesh is None:
         mesh = sharding.mesh(1, 1, 1, jax.local_devices()[:1])
     chosen = settings.model
+    _need_float32(settings)
     of_model = spec, chosen.numerics
     known = *of_model, chosen.lora
     params = transformer.abstract(spec, chosen.dtype)
@@ -124,12 +125,27 @@ def make(
     return Learner(spec, settings, mesh, run, policy, critic)
 
 
+def _need_float32(settings: config.Config):
+    """Refuses to train what is stored in fewer bits: small steps are rounded away."""
+    is_policy = not settings.model.lora.rank
+    has_trunk = settings.algorithm.has_critic and settings.critic.trunk == "own"
+    if settings.model.dtype != "float32" and (is_policy or has_trunk):
+        raise Refused(
+            f"model.dtype is {settings.model.dtype!r}; what is trained is stored in "
+            "float32. Set model.dtype to float32 and model.numerics.compute to "
+            f"{settings.model.dtype}."
+        )
+
+
 def begin(run: Learner, params: transformer.Params, key: Key[Array, ""]) -> State:
     """The state before the first update. The parameters given are gone then."""
     settings, held = run.settings, None
     trained, own, frozen = _split(run.spec, settings, params, key)
     critic = None if own is None else run.critic.begin(programs.copy(own))
     policy = run.policy.begin(trained)
+    if frozen is not None:
+        layout, _ = sharding.of_params(frozen, run.mesh)
+        frozen = jax.device_put(frozen, layout, donate=True)
     if settings.algorithm.needs_reference and frozen is None:
         held = reference.hold(settings.reference, policy.params)
     return State(policy, critic, held, frozen)
@@ -186,7 +202,7 @@ def learn(
     """The state after μ · M updates; the one given is gone."""
     chosen, do = run.settings.algorithm, run.programs
     _check_state(run, state)
-    _check(run, rollout)
+    _check(run, rollout, rewards)
     given = _lay_out(run, rollout, rewards)
     known = train_step.Known(chosen, run.settings.sampling.temperature, beta)
     known, numbers = crossing.up(
@@ -268,7 +284,8 @@ def follow(run: Learner, state: State, step: int) -> State:
     chosen = run.settings.reference
     if state.reference is None or chosen.every is None or step % chosen.every:
         return state
-    drawn = reference.follow(chosen, state.reference, state.policy.params)
+    given = state.reference, state.policy.params, run.programs.everywhere
+    drawn = reference.follow(chosen, *given)
     return state._replace(reference=drawn)
 
 
@@ -276,7 +293,8 @@ def _lay_out(run: Learner, rollout: Rollout, rewards: Rewards) -> _Rollout:
     parts, M = run.settings.training.parts, run.settings.algorithm.minibatches
     most = rollout.completion.shape[-1]
     lanes = packing.Lanes(*sharding.own_lanes(run.mesh), crossing.agreed)
-    layout = packing.lay(rollout.length, lanes, M, parts, most)
+    size = most, rollout.question.shape[1]
+    layout = packing.lay(rollout.length, lanes, M, parts, *size)
     short = slice(None), slice(None), slice(layout.columns)
     is_token = np.arange(layout.columns) < rollout.length[:, :, None]
     everyone = np.ones(rollout.length.shape, bool)
@@ -313,26 +331,52 @@ def _check_state(run: Learner, state: State):
         optimizers.check(run.settings.optimizer, held.optimizer)
 
 
-def _check(run: Learner, rollout: Rollout):
-    """Refuses what cannot be learned from, by row, before anything runs."""
-    B, M = len(rollout.number), run.settings.algorithm.minibatches
-    G, asked = rollout.length.shape[1], run.settings.algorithm.group_size
-    if asked != G:
-        raise Refused(
-            f"the rollout has groups of {G}; algorithm.group_size is {asked}. "
-            "Make them equal."
+def _check(run: Learner, rollout: Rollout, rewards: Rewards):
+    """Refuses what cannot be learned from, on all processes, before anything runs."""
+    wrong, B = _wrong(run.settings.algorithm, rollout, rewards), len(rollout.number)
+    refused, most, least = crossing.agreed(wrong is not None, B, -B)
+    if most != -least:
+        wrong = f"processes have {-least} to {most} questions. Give each as many."
+    if refused or most != -least:
+        raise Refused(wrong or "another process refused its part of the rollout.")
+
+
+def _wrong(chosen: config.Algorithm, rollout: Rollout, rewards: Rewards) -> str | None:
+    """What is wrong with this process's part, by row."""
+    (B, G), M = rollout.length.shape, chosen.minibatches
+    C = rollout.completion.shape[2]
+    if chosen.group_size != G:
+        return (
+            f"the rollout has groups of {G}; algorithm.group_size is "
+            f"{chosen.group_size}. Make them equal."
         )
-    if B % M:
-        raise Refused(
+    if B % M or not B:
+        return (
             f"this process has {B} questions; algorithm.minibatches is {M}, and equal "
-            f"ones need {B + -B % M}. Change one of them."
+            f"ones need {max(B + -B % M, M)}. Change one of them."
         )
-    is_token = np.arange(rollout.completion.shape[2]) < rollout.length[:, :, None]
-    wrong = np.argwhere(is_token & ~np.isfinite(rollout.logp))
-    if len(wrong):
-        b, g, c = wrong[0]
-        raise Refused(
-            f"question {rollout.number[b]}, sample {g}: the log-probability of token "
-            f"{c} is {rollout.logp[b, g, c]}, and so are {len(wrong) - 1} more of this "
-            "rollout. The policy gave no numbers; look at the steps before."
+    is_token = np.arange(C) < rollout.length[:, :, None]
+    shapes_ = (
+        rewards.is_completion.shape,
+        rewards.parts.shape[:2],
+        rewards.is_valid.shape,
+    )
+    if shapes_ != (is_token.shape, (B, G), (B, G)):
+        return (
+            f"rewards are of {shapes_[0]} tokens; the rollout has {is_token.shape}. "
+            "Pass those of this rollout."
         )
+    for x, rule in (
+        (rewards.is_completion & ~is_token, "is rewarded, and not sampled"),
+        (is_token & ~np.isfinite(rollout.logp), "has a log-probability of no number"),
+    ):
+        if x.any():
+            b, g, c = np.argwhere(x)[0]
+            return (
+                f"question {rollout.number[b]}, sample {g}: token {c} {rule}, and so "
+                f"do {x.sum() - 1} more of this rollout. Look at the steps before."
+            )
+    if not rollout.is_question.any(1).all():
+        number = rollout.number[~rollout.is_question.any(1)][0]
+        return f"question {number} has no tokens. Leave it out."
+    return None

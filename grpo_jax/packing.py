@@ -1,10 +1,11 @@
 """Where the tokens of a ragged batch stand, so that few places are for padding.
 
 A batch is computed in cells: each part of each minibatch has as many blocks on each
-lane of the mesh. A block is a question's group, or an equal share of it where there are
-fewer questions than cells. In a cell the completions of one block are laid one behind
-another into bins, as wide as the longest of the batch, and every cell has as many bins
-as the fullest needs: so each is given some long blocks and some short ones.
+lane of the mesh. A block is a question's group, or an equal share of it: where there
+are so few that cells would be idle, and computing a question again costs less. In a
+cell the completions of one block are laid one behind another into bins, as wide as the
+longest of the batch, and every cell has as many bins as the fullest needs: so each is
+given some long blocks and some short ones.
 """
 
 import heapq
@@ -48,16 +49,18 @@ def lay(
     minibatches: int,
     parts: int,
     most: int,
+    prompt: int,
 ) -> Layout:
-    """The layout of completions of these lengths, none above `most`.
+    """The layout of completions of these lengths, none above `most`, to questions of so
+    many tokens.
 
     Question i belongs to minibatch i mod M, whatever its length. In its order part p
     has every parts-th block of each lane.
     """
     (B, G), M = length.shape, minibatches
-    longest, questions = lanes.agreed(int(length.max()), B // M)
+    longest, tokens = lanes.agreed(int(length.max()), int(length.sum()))
     columns = min(shapes.length(longest), most)
-    split = _split(questions, G, lanes.count * parts)
+    split = _split(B // M, G, lanes.count * parts, prompt, tokens / B)
     length = _in_blocks(length, M, split, of_samples=True)
     bins = [[_bins(lengths, columns) for lengths in blocks] for blocks in length]
     cells = [_share_out([len(b) for b in some], lanes.count * parts) for some in bins]
@@ -84,15 +87,17 @@ def lay(
     return Layout(*layout, place if packs else None)
 
 
-def _split(questions: int, group: int, cells: int) -> int:
-    """Into how many blocks groups are cut: the fewest that fill the cells well."""
+def _split(questions: int, group: int, cells: int, prompt: int, tokens: float) -> int:
+    """Into how many blocks groups of so many tokens are cut: what takes a cell least.
 
-    def for_nothing(split):
-        blocks = questions * split
-        return round(10 * (-(-blocks // cells) * cells / blocks - 1))
+    Each block computes its question again.
+    """
+
+    def cost(split):
+        return -(-questions * split // cells) * (prompt + tokens / split)
 
     divisors = [n for n in range(1, group + 1) if group % n == 0]
-    return min(divisors, key=lambda n: (for_nothing(n), n))
+    return min(divisors, key=lambda n: (cost(n), n))
 
 
 def laid(x: np.ndarray, layout: Layout, *, of_samples: bool = False) -> np.ndarray:

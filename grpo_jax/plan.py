@@ -95,7 +95,7 @@ def _share(run: learner.Learner, size: Size) -> train_step.Share:
     lanes, parts = sharding.lanes(run.mesh), chosen.training.parts
     full = np.full((size.questions, G), size.columns)
     everyone = packing.Lanes(0, lanes)
-    layout = packing.lay(full, everyone, M, parts, size.columns)
+    layout = packing.lay(full, everyone, M, parts, size.columns, size.prompt)
     rows = functools.partial(_rows, do.rows)
     N, blocks = layout.order.shape[1], layout.stands.shape[1]
     asked, every = (N, size.prompt), (N, G // layout.split, size.columns)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from grpo_jax import programs
+from grpo_jax import crossing, programs
 from grpo_jax.training import Reference
 
 HOST = "pinned_host"
@@ -20,9 +20,10 @@ def at_hand(reference: Any) -> Any:
     return _moved(reference, "device")
 
 
-def follow(settings: Reference, reference: Any, params: Any) -> Any:
+def follow(settings: Reference, reference: Any, params: Any, everywhere: Any) -> Any:
     """The reference after it was drawn to the policy: mix · π + (1 − mix) · π_ref."""
-    mixed = programs.mix(at_hand(reference), params, settings.mix)
+    mix = crossing.up(settings.mix, everywhere)
+    mixed = programs.mix(at_hand(reference), params, mix)
     return _put(settings, mixed)
 
 

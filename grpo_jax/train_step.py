@@ -75,9 +75,12 @@ def update(
     """One optimizer step."""
     grads, measured = gradient(loss, state.params, known, batch, place, parts)
     norm = optax.tree.norm(grads)
-    one = jnp.ones((), int)
-    measured["grad_norm"] = statistics.Mean(norm, one)
-    measured["skipped"] = statistics.Mean(~jnp.isfinite(norm) * 1.0, one)
+    # Of finite gradients as well, whose squares are not: no step has their direction.
+    is_finite = jnp.isfinite(norm)
+    grads = jax.tree.map(lambda x: jnp.where(is_finite, x, jnp.nan), grads)
+    measured = statistics.each(measured)
+    measured["grad_norm"] = statistics.mean(norm, is_finite)
+    measured["skipped"] = statistics.mean(1.0 - is_finite, jnp.array(True))
     updates, after = optimizer.update(grads, state.optimizer, state.params)
     return State(optax.apply_updates(state.params, updates), after), measured
 

@@ -170,10 +170,30 @@ def test_a_mesh_changes_nothing(shape, float64):
         held = jax.tree.map(lambda x: x.sharding, state.reference)
         return state._replace(reference=jax.device_put(moved(state).reference, held))
 
-    state, _, _ = learned(chosen, mesh, changed=elsewhere)
+    state, measured, _ = learned(chosen, mesh, changed=elsewhere)
     layout = jax.tree.map(lambda x: x.sharding, state.policy.params)
     assert layout == sharding.of_params(state.policy.params, mesh)[0]
-    same(state.policy.params, simply()[0])
+    params, expected = simply()
+    same(state.policy.params, params)
+    for name in expected:
+        same(measured[name], expected[name], 1e-9)
+
+
+def test_adapters_and_a_critic_on_a_mesh_are_the_same(float64):
+    """The model that is adapted comes on one device. Adapters are float32 always."""
+    advantage = config.Advantage(estimator="gae", scale_rewards="none")
+    chosen = settings(2, lora=Lora(rank=2), advantage=advantage)
+    alone, expected, _ = learned(chosen)
+    run = learner.make(SPEC, chosen, 10, sharding.mesh(2, 2, 1))
+    here = jax.local_devices()[0]
+    params = jax.device_put(examples.params_of(SPEC, "float64"), here)
+    state = learner.begin(run, programs.copy(params), jax.random.key(1))
+    where = jax.tree.map(lambda x: x.sharding, state.frozen)
+    assert where == sharding.of_params(state.frozen, run.mesh)[0]
+    state, measured = learner.learn(run, state, *rollout(), key(), beta=0.04)
+    same(state.policy.params, alone.policy.params, 1e-6)
+    same(state.critic.params, alone.critic.params, 1e-6)
+    same(statistics.values(measured)["kl"], expected["kl"], 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +230,17 @@ def test_ratios_leave_1_from_the_second_update_on(float64):
     _, measured, _ = learned(twice)
     assert measured["ratio_min"] < 0.8 and measured["ratio_max"] > 1.2
     assert measured["clip/tokens"] > 0.1
+
+
+def test_a_metric_does_not_grow_with_the_number_of_updates(float64):
+    """Small steps: every update has nearly the loss of the first."""
+    slow = dataclasses.replace(settings().optimizer, learning_rate=1e-6)
+    once, four = (
+        learned(dataclasses.replace(settings(mu=mu, beta=0.0), optimizer=slow))[1]
+        for mu in (1, 4)
+    )
+    for name in once.keys() & four.keys():
+        np.testing.assert_allclose(four[name], once[name], 1e-3, 1e-3, err_msg=name)
 
 
 def test_old_scores_stay_those_of_before(float64):
@@ -262,7 +293,8 @@ def test_a_reference_follows_when_it_is_time(held, float64):
     assert kinds == {"pinned_host" if held == "host" else "device"}
     state, _ = learner.learn(run, state, *rollout(), key(), beta=0.04)
     same(learner.follow(run, state, 1).reference, params)
-    after = learner.follow(run, state, 2)
+    with jax.transfer_guard("disallow"):
+        after = learner.follow(run, state, 2)
     mixed = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, params, after.policy.params)
     same(after.reference, mixed)
     assert {x.sharding.memory_kind for x in jax.tree.leaves(after.reference)} == kinds
@@ -329,7 +361,7 @@ def test_nothing_compiles_again_for_a_batch_of_the_same_shape(float64):
             first = seen.count
     assert seen.count == first > 0
     lanes = packing.Lanes(0, 1)
-    assert packing.lay(given[0].length, lanes, 2, 2, C).place is not None
+    assert packing.lay(given[0].length, lanes, 2, 2, C, 8).place is not None
 
 
 def test_a_state_of_another_optimizer_is_refused(float64):
@@ -363,8 +395,50 @@ def test_a_row_of_no_numbers_is_named():
     given, rewards = rollout()
     given.logp[2, 1, 0] = np.nan
     given.length[2, 1] = 3
-    with pytest.raises(Refused, match=r"question 9, sample 1: .* token 0 is nan"):
+    rewards = rewards._replace(is_completion=np.arange(C) < given.length[:, :, None])
+    message = r"question 9, sample 1: token 0 has a log-probability of no number"
+    with pytest.raises(Refused, match=message):
         learned(settings(), given=(given, rewards))
+
+
+def unasked(given, rewards):
+    is_question = given.is_question.copy()
+    is_question[1] = False
+    return given._replace(is_question=is_question), rewards
+
+
+def of_others(given, rewards):
+    return given, jax.tree.map(lambda x: x[:3], rewards)
+
+
+def longer(given, rewards):
+    return given, rewards._replace(is_completion=np.ones((B, G, C), bool))
+
+
+def nothing(given, rewards):
+    return jax.tree.map(lambda x: x[:0], (given, rewards))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (unasked, "question 8 has no tokens"),
+        (of_others, r"rewards are of \(3, 4, 12\) tokens; the rollout has \(4, 4, 12"),
+        (longer, "token .* is rewarded, and not sampled, and so"),
+        (nothing, "has 0 questions"),
+    ],
+)
+def test_a_rollout_that_cannot_be_learned_from_is_refused(change, message):
+    with pytest.raises(Refused, match=message):
+        learned(settings(), given=change(*rollout()))
+
+
+def test_what_is_trained_is_stored_in_float32():
+    half = dataclasses.replace(settings().model, dtype="bfloat16")
+    with pytest.raises(Refused, match=r"Set model\.dtype to float32 and"):
+        learner.make(SPEC, dataclasses.replace(settings(), model=half), 10)
+    adapted = dataclasses.replace(half, lora=Lora(rank=2))
+    learner.make(SPEC, dataclasses.replace(settings(), model=adapted), 10)
 
 
 def test_groups_of_another_size_are_refused():

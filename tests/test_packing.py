@@ -18,7 +18,7 @@ def test_every_token_has_one_place(size, seed):
     questions, G, lanes, M, parts, most, before = size
     B = questions * M
     length = np.random.default_rng(seed).integers(0, most + 1, (B, G))
-    layout = packing.lay(length, packing.Lanes(before, lanes), M, parts, most)
+    layout = packing.lay(length, packing.Lanes(before, lanes), M, parts, most, 8)
     C = layout.columns
     assert length.max() <= C <= most
     number = np.arange(B * G * C).reshape(B, G, C) + 1
@@ -43,7 +43,7 @@ def test_every_token_has_one_place(size, seed):
 def test_blocks_are_found_where_they_stand(size, seed):
     questions, G, lanes, M, parts, most, before = size
     length = np.random.default_rng(seed).integers(0, most + 1, (questions * M, G))
-    layout = packing.lay(length, packing.Lanes(before, lanes), M, parts, most)
+    layout = packing.lay(length, packing.Lanes(before, lanes), M, parts, most, 8)
     N, blocks = layout.order.shape[1], questions * layout.split
     assert layout.stands.shape[1] % (lanes * layout.split) == 0
     for order, stands in zip(layout.order, layout.stands, strict=True):
@@ -57,7 +57,7 @@ def test_blocks_are_found_where_they_stand(size, seed):
 def test_a_bin_holds_whole_rows_of_one_block(size, seed):
     questions, G, lanes, M, parts, most, _ = size
     length = np.random.default_rng(seed).integers(0, most + 1, (questions * M, G))
-    layout = packing.lay(length, packing.Lanes(0, lanes), M, parts, most)
+    layout = packing.lay(length, packing.Lanes(0, lanes), M, parts, most, 8)
     if layout.place is None:
         return
     C = layout.columns
@@ -72,7 +72,7 @@ def test_a_bin_holds_whole_rows_of_one_block(size, seed):
 def test_bins_by_hand():
     """Rows of 6, 2, 3 and 1 tokens fill the bins 6 | 3 2 1 of 6 columns."""
     length = np.array([[6, 2, 3, 1]])
-    layout = packing.lay(length, packing.Lanes(0, 1), 1, 1, 6)
+    layout = packing.lay(length, packing.Lanes(0, 1), 1, 1, 6, 8)
     assert layout.columns == 6 and layout.place.shape == (1, 1, 1, 2, 6)
     tokens = [[0, 1, 2, 3, 4, 5], [12, 13, 14, 6, 7, 18]]
     np.testing.assert_array_equal(layout.place[0, 0, 0], tokens)
@@ -80,7 +80,7 @@ def test_bins_by_hand():
 
 def test_full_rows_are_not_packed():
     full = np.full((4, 8), 64)
-    assert packing.lay(full, packing.Lanes(0, 1), 1, 2, 64).place is None
+    assert packing.lay(full, packing.Lanes(0, 1), 1, 2, 64, 8).place is None
 
 
 @pytest.mark.parametrize(
@@ -88,16 +88,27 @@ def test_full_rows_are_not_packed():
 )
 def test_groups_are_cut_where_there_are_fewer_than_lanes(questions, lanes, split):
     length = np.full((questions, 64), 16)
-    layout = packing.lay(length, packing.Lanes(0, lanes), 1, 1, 16)
+    layout = packing.lay(length, packing.Lanes(0, lanes), 1, 1, 16, 8)
     assert layout.split == split
     assert layout.order.shape[1] == questions * split
+
+
+@pytest.mark.parametrize(
+    ("questions", "cells", "prompt", "split"),
+    [(9, 8, 512, 1), (5, 4, 512, 1), (5, 4, 8, 4), (33, 32, 512, 1), (1, 4, 512, 4)],
+)
+def test_no_group_is_cut_where_its_question_costs_more(questions, cells, prompt, split):
+    """Groups of 512 tokens: 2 of 1,024 cost less than 16 of 512 + 64 (9 on 8)."""
+    length = np.full((questions, 16), 32)
+    layout = packing.lay(length, packing.Lanes(0, 1), 1, cells, 32, prompt)
+    assert layout.split == split
 
 
 def test_few_places_are_empty_where_groups_are_large():
     """Geometric lengths with a mean of a fifth of the longest."""
     rng = np.random.default_rng(0)
     length = np.minimum(rng.geometric(5 / 128, (32, 16)), 128)
-    layout = packing.lay(length, packing.Lanes(0, 4), 1, 2, 128)
+    layout = packing.lay(length, packing.Lanes(0, 4), 1, 2, 128, 8)
     assert layout.place.size < 1.5 * length.sum() < 0.35 * length.size * 128
 
 

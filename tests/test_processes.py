@@ -14,19 +14,27 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from grpo_jax import learner, programs, sharding
+from grpo_jax import config, learner, programs, sharding
 from grpo_jax.losses import statistics
+from grpo_jax.models.settings import Lora
 from tests import test_learner
 from tests.models import examples
 
-MESHES = [(2, 2, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)]
+GAE = config.Advantage(estimator="gae", scale_rewards="none")
+FOLLOWS = config.Reference(held="host", every=1, mix=0.5)
+MESHES = {  # and what is learned there
+    (2, 2, 1): {"reference": FOLLOWS},
+    (2, 1, 2): {"advantage": GAE, "lora": Lora(rank=2)},
+    (1, 2, 2): {"advantage": GAE, "critic": config.Critic(trunk="shared")},
+    (1, 1, 4): {},
+}
 QUESTIONS = 8
 
 
 def state_after(shape, share):
     """One rollout, of which this process is given a share; its numbers."""
     mesh = sharding.mesh(*shape)
-    chosen = test_learner.settings(mu=2, minibatches=2)
+    chosen = test_learner.settings(mu=2, minibatches=2, **MESHES[shape])
     run = learner.make(test_learner.SPEC, chosen, 10, mesh)
     params = examples.params_of(test_learner.SPEC, "float64")
     layout, _ = sharding.of_params(params, mesh)
@@ -40,10 +48,11 @@ def state_after(shape, share):
     given = jax.tree.map(lambda x: x[share], given)
     rewards = jax.tree.map(lambda x: x[share], rewards)
     key = test_learner.key()
-    for _ in range(2):
+    for step in (1, 2):
         state, measured = learner.learn(run, state, given, rewards, key, beta=0.04)
+        state = learner.follow(run, state, step)
     values = programs.forward(statistics.values)(measured)
-    found = state.policy.params, values
+    found = state.policy.params, values, state.critic
     return jax.tree.leaves(multihost_utils.process_allgather(found, tiled=True))
 
 

@@ -156,7 +156,7 @@ def test_bins_change_neither_values_nor_gradients(name, lanes, float64):
     params, given = examples.params_of(spec, "float64"), texts()
     numerics = dataclasses.replace(examples.DOUBLE, chunk=4)
     length = np.array(given.is_completion.sum(-1))
-    place = packing.lay(length, packing.Lanes(0, lanes), 1, 1, C).place[0, 0]
+    place = packing.lay(length, packing.Lanes(0, lanes), 1, 1, C, 8).place[0, 0]
     assert place.shape[:2] == (lanes, 4 // lanes)
 
     def total(params, place):

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from grpo_jax import (
     config,
+    optimizers,
     packing,
     prepare,
     programs,
@@ -23,6 +24,7 @@ from grpo_jax import (
 from grpo_jax.losses import objective, statistics
 from grpo_jax.models.settings import Lora, Numerics
 from grpo_jax.records import Rewards
+from grpo_jax.training import Optimizer
 from tests.models import examples
 
 SPEC = dataclasses.replace(examples.SPECS["qwen2"], layers=2)
@@ -123,7 +125,7 @@ def test_the_gradient_is_that_of_whole_rows_without_prefix_or_chunks(float64):
 def packed(parts, lanes=1):
     """The same questions in another order, their completions in bins."""
     length = np.asarray(batch().texts.is_completion.sum(-1))
-    layout = packing.lay(length, packing.Lanes(0, lanes), 1, parts, C)
+    layout = packing.lay(length, packing.Lanes(0, lanes), 1, parts, C, 8)
     assert layout.place is not None and layout.columns == C and layout.split == 1
     move = lambda x: x[layout.order[0]] if x.ndim else x  # noqa: E731
     return jax.tree.map(move, batch()), jnp.asarray(layout.place[0])
@@ -205,3 +207,20 @@ def test_an_update_is_the_optimizers_step_along_the_gradient(float64):
     close(moved, whole()[0], 1e-10)
     norm = jnp.sqrt(sum((x**2).sum() for x in jax.tree.leaves(whole()[0])))
     np.testing.assert_allclose(measured["grad_norm"].total, norm, 1e-9)
+
+
+def test_a_gradient_too_long_to_measure_is_skipped_as_well():
+    """Each number of it is finite; the square of its length is not, in float32."""
+
+    def loss(known, params, batch, place):
+        return (params["w"] * known).sum(), {}
+
+    optimizer = optimizers.make(Optimizer(momentum=0.9, name="sgd"), 10)
+    state = programs.begin(optimizer)({"w": jnp.ones(3)})
+    step = programs.update(loss, optimizer)
+    state, _ = step(state, jnp.float32(1.0), None)
+    before = np.asarray(state.params["w"])
+    state, measured = step(state, jnp.float32(1e25), None)
+    np.testing.assert_array_equal(state.params["w"], before)
+    assert state.optimizer.notfinite_count == 1 and measured["skipped"].total == 1
+    assert measured["grad_norm"].count == 0

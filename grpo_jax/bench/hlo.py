@@ -69,7 +69,7 @@ def _read(text: str) -> tuple[dict[str, dict[str, _Instruction]], str]:
             now = computations[name] = {}
         elif found := INSTRUCTION.match(line):
             name, shape, kind, operands, more = found.groups()
-            if kind == "convolution" or "$gemm" in more:
+            if kind == "convolution" or re.search("__(cublas|cudnn|onednn)", more):
                 raise Refused(f"the compiled program has a {kind}; it is not counted.")
             names = re.findall(r"%([\w.-]+)", operands)
             now[name] = _Instruction(shape, kind, names, more)
@@ -120,4 +120,4 @@ def _group(more: str) -> int:
         return int(iota[1])
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", more):
         return len(listed[1].split(","))
-    return 1  # a permutation names pairs
+    return 2 if "source_target_pairs" in more else 1

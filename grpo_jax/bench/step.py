@@ -208,16 +208,15 @@ class _Bench:
         return plan.memory(dict(plan.learning(self.run, size))["update"].compile())
 
     def oracle_seconds(self) -> float:
-        """Of as many tokens, had they been full rows: what updates of 1, 2, ...
-        questions cost, and between them by the line; questions' own tokens count."""
+        """Of as many tokens, had they been full rows: on the line through what updates
+        of 1, 2, ... questions cost; questions' own tokens count."""
         options, costs = self.options, {}
         for count in sorted({1, 2, options.prompts // 2, options.prompts} - {0}):
             full = self.drawn(0, count)
-            seconds = self.seconds([full] * (options.runs + 1))
-            costs[_tokens(full)] = seconds
+            costs[_tokens(full)] = self.seconds([full] * (options.runs + 1))
+        line = np.polynomial.Polynomial.fit(list(costs), list(costs.values()), 1)
         drawn = [_tokens(self.drawn(step)) for step in range(2, options.runs + 2)]
-        found = np.interp(drawn, list(costs), list(costs.values()))
-        return statistics.median(found.tolist())
+        return statistics.median(line(np.array(drawn)).tolist())
 
     def seconds(self, rollouts: list[learner.Rollout]) -> float:
         """Median time to learn from one, after the first."""

@@ -64,6 +64,15 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
     return {name: _merge_one(a[name], b[name]) for name in a}
 
 
+def each(statistics: Statistics) -> Statistics:
+    """Those of one update: with others', a sum is their mean."""
+    one = jnp.ones((), int)
+    return {
+        name: Mean(x.total, one) if isinstance(x, Sum) else x
+        for name, x in statistics.items()
+    }
+
+
 def values(statistics: Statistics) -> dict[str, Array]:
     """Numbers to log. Moments give the mean, the std (over n) and, for weights, the
     effective sample size as a share, 1 / mean((w / mean w)²). Nothing counted: NaN.

@@ -53,6 +53,17 @@ def test_what_is_sent_is_counted_by_its_kind():
     assert found.sent == {"all-reduce": 2 * size * 3 / 4}
 
 
+def test_a_permutation_sends_all():
+    def turn(x):
+        pairs = [(i, (i + 1) % 4) for i in range(4)]
+        spec = P("fsdp")
+        move = functools.partial(jax.lax.ppermute, axis_name="fsdp", perm=pairs)
+        return jax.shard_map(move, mesh=mesh(), in_specs=spec, out_specs=spec)(x)
+
+    found = counted(turn, (8, 40), specs=[P("fsdp")])
+    assert found.sent == {"collective-permute": 2 * 40 * 4}
+
+
 def mesh():
     return sharding.mesh(1, 4, 1)
 
@@ -82,6 +93,9 @@ def test_a_program_that_cannot_be_counted_is_refused():
         "ENTRY %main () -> f32[] {\n  %c = f32[2]{0} convolution(%a, %b), dim_labels=x"
     )
     with pytest.raises(Refused, match="has a convolution; it is not counted"):
+        hlo.count(text)
+    text = text.replace("convolution", "custom-call").replace("dim", '"__cublas$lt"')
+    with pytest.raises(Refused, match="has a custom-call; it is not counted"):
         hlo.count(text)
 
     def until(x):
