@@ -5,7 +5,6 @@ question: which value belongs to this path? The first rule that matches answers 
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -48,12 +47,11 @@ def match(rules: Sequence[tuple[str, Any]], tree: Any) -> Any:
 def need_alike(what: str, got: Any, expected: Any):
     """Refuses leaves that are missing, too many, or of another shape."""
 
-    def leaves(tree):
-        found = jax.tree_util.tree_leaves_with_path(tree)
-        name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-        return {name(path): x.shape for path, x in found}
+    def shapes(tree):
+        leaves = jax.tree.leaves(paths(tree)), jax.tree.leaves(tree)
+        return {path: x.shape for path, x in zip(*leaves, strict=True)}
 
-    here, there = leaves(got), leaves(expected)
+    here, there = shapes(got), shapes(expected)
     wrong = [
         f"{path} is {here.get(path, 'missing')}, expected {there.get(path, 'nothing')}"
         for path in sorted(here.keys() | there.keys())

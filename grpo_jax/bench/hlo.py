@@ -53,9 +53,8 @@ def count(text: str) -> Count:
             kind = one.kind.removesuffix("-start")
             if kind == "dot":
                 operations += times * _operations(one, given[0])
-            if kind in SENT and _group(one.more) > 1:
-                size = sum(map(_bytes, given))
-                sent[kind] += times * size * SENT[kind](_group(one.more))
+            if kind in SENT and (n := _group(one.more)) > 1:
+                sent[kind] += times * sum(map(_bytes, given)) * SENT[kind](n)
     return Count(operations, dict(sent))
 
 
@@ -91,24 +90,22 @@ def _runs(one: _Instruction) -> int:
     return int(known[1])
 
 
-def _sizes(shape: str) -> list[list[int]]:
-    return [[int(n) for n in x.split(",") if n] for _, _, x in ARRAY.findall(shape)]
+def _numbers(listed: str) -> list[int]:
+    return [int(n) for n in listed.split(",") if n]
 
 
 def _bytes(shape: str) -> float:
-    bits = {"pred": 8}
+    """Of all arrays of a tuple. A truth value has no width in its name."""
     return sum(
-        math.prod(size) * (bits[kind] if kind in bits else int(width)) / 8
-        for size, (kind, width, _) in zip(
-            _sizes(shape), ARRAY.findall(shape), strict=True
-        )
+        math.prod(_numbers(size)) * int(width or 8) / 8
+        for _, width, size in ARRAY.findall(shape)
     )
 
 
 def _operations(dot: _Instruction, left: str) -> int:
     axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.more)[1]
-    (size,), (out,) = _sizes(left), _sizes(dot.shape)
-    return 2 * math.prod(out) * math.prod(size[int(i)] for i in axes.split(",") if i)
+    size, out = (_numbers(ARRAY.search(x)[3]) for x in (left, dot.shape))
+    return 2 * math.prod(out) * math.prod(size[i] for i in _numbers(axes))
 
 
 def _group(more: str) -> int:
@@ -119,5 +116,5 @@ def _group(more: str) -> int:
     if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", more):
         return int(iota[1])
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", more):
-        return len(listed[1].split(","))
+        return len(_numbers(listed[1]))
     return 2 if "source_target_pairs" in more else 1
