@@ -35,7 +35,7 @@ from grpo_jax.losses import statistics
 from grpo_jax.models import heads, kernels, lora, transformer
 from grpo_jax.models.spec import Spec
 from grpo_jax.pool import Answers, Question
-from grpo_jax.records import Rewards
+from grpo_jax.records import Rewards, check_shapes
 from grpo_jax.sampling import shapes
 from grpo_jax.section import Refused
 
@@ -333,50 +333,45 @@ def _check_state(run: Learner, state: State):
 
 def _check(run: Learner, rollout: Rollout, rewards: Rewards):
     """Refuses what cannot be learned from, on all processes, before anything runs."""
-    wrong, B = _wrong(run.settings.algorithm, rollout, rewards), len(rollout.number)
+    B, wrong = len(rollout.number), None
+    try:
+        _need_learnable(run.settings.algorithm, rollout, rewards)
+    except Refused as error:
+        wrong = error
     refused, most, least = crossing.agreed(wrong is not None, B, -B)
     if most != -least:
-        wrong = f"processes have {-least} to {most} questions. Give each as many."
-    if refused or most != -least:
-        raise Refused(wrong or "another process refused its part of the rollout.")
+        raise Refused(
+            f"processes have {-least} to {most} questions. Give each as many."
+        )
+    if refused:
+        raise wrong or Refused("another process refused its part of the rollout.")
 
 
-def _wrong(chosen: config.Algorithm, rollout: Rollout, rewards: Rewards) -> str | None:
-    """What is wrong with this process's part, by row."""
+def _need_learnable(chosen: config.Algorithm, rollout: Rollout, rewards: Rewards):
+    """Refuses this process's part, by row."""
+    check_shapes(rollout, rewards)
     (B, G), M = rollout.length.shape, chosen.minibatches
-    C = rollout.completion.shape[2]
     if chosen.group_size != G:
-        return (
+        raise Refused(
             f"the rollout has groups of {G}; algorithm.group_size is "
             f"{chosen.group_size}. Make them equal."
         )
-    if B % M or not B:
-        return (
+    if B % M:
+        raise Refused(
             f"this process has {B} questions; algorithm.minibatches is {M}, and equal "
-            f"ones need {max(B + -B % M, M)}. Change one of them."
+            f"ones need {B + -B % M}. Change one of them."
         )
-    is_token = np.arange(C) < rollout.length[:, :, None]
-    shapes_ = (
-        rewards.is_completion.shape,
-        rewards.parts.shape[:2],
-        rewards.is_valid.shape,
-    )
-    if shapes_ != (is_token.shape, (B, G), (B, G)):
-        return (
-            f"rewards are of {shapes_[0]} tokens; the rollout has {is_token.shape}. "
-            "Pass those of this rollout."
-        )
+    is_token = np.arange(rollout.completion.shape[2]) < rollout.length[:, :, None]
     for x, rule in (
         (rewards.is_completion & ~is_token, "is rewarded, and not sampled"),
         (is_token & ~np.isfinite(rollout.logp), "has a log-probability of no number"),
     ):
         if x.any():
             b, g, c = np.argwhere(x)[0]
-            return (
+            raise Refused(
                 f"question {rollout.number[b]}, sample {g}: token {c} {rule}, and so "
                 f"do {x.sum() - 1} more of this rollout. Look at the steps before."
             )
     if not rollout.is_question.any(1).all():
         number = rollout.number[~rollout.is_question.any(1)][0]
-        return f"question {number} has no tokens. Leave it out."
-    return None
+        raise Refused(f"question {number} has no tokens. Leave it out.")

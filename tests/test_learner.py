@@ -423,9 +423,9 @@ def nothing(given, rewards):
     ("change", "message"),
     [
         (unasked, "question 8 has no tokens"),
-        (of_others, r"rewards are of \(3, 4, 12\) tokens; the rollout has \(4, 4, 12"),
+        (of_others, r"Rewards.parts has shape \(3, 4, 1\), so B = 3; but .* B = 4"),
         (longer, "token .* is rewarded, and not sampled, and so"),
-        (nothing, "has 0 questions"),
+        (nothing, r"Rollout.number has shape \(0,\); B is empty"),
     ],
 )
 def test_a_rollout_that_cannot_be_learned_from_is_refused(change, message):
