@@ -1,0 +1,51 @@
+"""Generated problems: sums, and chains of steps with a line for each.
+
+Problem i of a seed is a function of (seed, i): as many as are wanted, and no file.
+"""
+
+import operator
+from collections.abc import Callable
+
+import numpy as np
+
+from grpo_jax.data.problem import Problem
+
+STEPS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+SAID = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
+
+
+def total(seed: int, number: int, digits: int = 2) -> Problem:
+    """A sum of two numbers with up to so many digits: `27+5=`."""
+    draw = _draws(seed, number)
+    a, b = draw(0, 10**digits), draw(0, 10**digits)
+    return Problem(f"{a}+{b}=", str(a + b), str(a + b), "sum")
+
+
+def chain(seed: int, number: int, steps: int = 3) -> Problem:
+    """From a number on, step after step; the demonstration has a line for each."""
+    draw = _draws(seed, number)
+    value, lines = draw(2, 20), []
+    question = f"Start with {value}."
+    for _ in range(steps):
+        name = "+-*"[draw(0, 3)]
+        by = draw(2, 4 if name == "*" else 20)
+        after = STEPS[name](value, by)
+        lines.append(f"{value} {name} {by} = {after}")
+        question += f" {SAID[name]} {by}."
+        value = after
+    question += " What is the result?"
+    return Problem(question, str(value), "\n".join([*lines, f"#### {value}"]), "chain")
+
+
+def wrong(problem: Problem, seed: int, number: int) -> Problem:
+    """The same problem, with a demonstration that ends in a wrong answer."""
+    off = _draws(seed, number, stream=1)(1, 10)
+    answer = str(int(problem.answer) + off)
+    told = problem.demonstration.removesuffix(problem.answer) + answer
+    return problem._replace(demonstration=told)
+
+
+def _draws(seed: int, number: int, stream: int = 0) -> Callable[[int, int], int]:
+    """Numbers in [low, high), from Philox's own bits: the same in every NumPy."""
+    bits = np.random.Philox(key=[seed + (stream << 32), number])
+    return lambda low, high: low + int(bits.random_raw()) % (high - low)

@@ -1,0 +1,186 @@
+"""Data sets by name, by file, or of the hub: rows, each read into a problem.
+
+A name is looked up in the folder `GRPO_JAX_DATA` first, and on the hub if it is not
+there. A row that cannot be read is refused by file and line. One that has no question
+or no answer, as two of MATH's have, is left out and named.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from grpo_jax.data.problem import Problem
+from grpo_jax.section import Refused
+from grpo_jax.text import answers
+
+FOLDER = "GRPO_JAX_DATA"
+
+
+class Source(NamedTuple):
+    """A set that is known by name."""
+
+    hub: tuple[str, str | None]  # its name and configuration there
+    read: Callable[[dict], Problem]
+    files: dict[str, str]  # split → its file in the folder
+
+
+def _gsm8k(row: dict) -> Problem:
+    return Problem(row["question"], answers.hashed(row["answer"]), row["answer"])
+
+
+def _math(row: dict) -> Problem:
+    answer = answers.boxed(row["solution"])
+    kind = f"{row.get('type', row.get('subject', ''))} {row.get('level', '')}".strip()
+    return Problem(row["problem"], answer, row["solution"], kind)
+
+
+def _svamp(row: dict) -> Problem:
+    question = f"{row['Body'].rstrip(' .')}. {row['Question']}"
+    number = float(row["Answer"])
+    answer = int(number) if number.is_integer() else number
+    return Problem(question, str(answer), None, row["Type"])
+
+
+def _mgsm(row: dict) -> Problem:
+    said = row["messages"][0]["content"] if "messages" in row else row["question"]
+    return Problem(said, str(row.get("answer", row.get("answer_number"))))
+
+
+def _cmath(row: dict) -> Problem:
+    return Problem(row["question"], row["golden"], None, f"grade {row['grade']}")
+
+
+def _humaneval(row: dict) -> Problem:
+    """The answer is the program that tests what is written."""
+    tests = f"{row['test']}\n\ncheck({row['entry_point']})\n"
+    return Problem(row["prompt"], tests, row.get("canonical_solution"))
+
+
+def _of(name: str) -> dict[str, str]:
+    return {split: f"{name}/{split}.jsonl" for split in ("train", "test")}
+
+
+SETS = {
+    "gsm8k": Source(("openai/gsm8k", "main"), _gsm8k, _of("gsm8k")),
+    "math": Source(
+        ("EleutherAI/hendrycks_math", None),
+        _math,
+        _of("math") | {"math500": "math/math500.jsonl"},
+    ),
+    "svamp": Source(("ChilleD/SVAMP", None), _svamp, _of("svamp")),
+    "mgsm": Source(("juletxara/mgsm", "en"), _mgsm, {"test": "mgsm/mgsm_en.jsonl"}),
+    "mgsm-zh": Source(
+        ("juletxara/mgsm", "zh"), _mgsm, {"test": "mgsm/mgsm_zh_250.jsonl"}
+    ),
+    "cmath": Source(("weitianwen/cmath", None), _cmath, _of("cmath")),
+    "humaneval": Source(
+        ("openai/openai_humaneval", None), _humaneval, _of("humaneval")
+    ),
+}
+
+
+class Columns(NamedTuple):
+    """The names of what is read in rows of any other set."""
+
+    question: str = "question"
+    answer: str = "answer"
+    demonstration: str | None = None
+
+    def read(self, row: dict) -> Problem:
+        answer = str(row[self.answer])
+        demonstration = row[self.demonstration] if self.demonstration else None
+        return Problem(
+            row[self.question], answers.final(answer) or answer, demonstration
+        )
+
+
+PLAIN = Columns()
+
+
+class Problems(NamedTuple):
+    all: list[Problem]
+    left_out: list[str]  # where they stand
+
+
+def read(name: str, split: str, columns: Columns = PLAIN) -> Problems:
+    """All problems of one split of a set known by name, of a file, or of the hub."""
+    source = SETS.get(name)
+    read_row = columns.read if source is None else source.read
+    found, left_out = [], []
+    for where, row in _rows(name, split, source):
+        problem = _problem(read_row, row, where)
+        texts = problem.question, problem.answer
+        if all(isinstance(x, str) and x.strip() for x in texts):
+            found.append(problem)
+        else:
+            left_out.append(where)
+    if not found:
+        raise Refused(f"{name!r} has no problems in its split {split!r}.")
+    return Problems(found, left_out)
+
+
+def _rows(name: str, split: str, source: Source | None) -> Iterable[tuple[str, Any]]:
+    """Rows, each with where it stands."""
+    path = pathlib.Path(name)
+    if source is not None:
+        folder = os.environ.get(FOLDER)
+        if folder is None or split not in source.files:
+            return _of_hub(*source.hub, split)
+        path = pathlib.Path(folder) / source.files[split]
+    if path.suffix == ".jsonl":
+        return _of_lines(path)
+    if path.suffix == ".parquet":
+        return _numbered(name, _loaded("parquet", data_files=name, split="train"))
+    return _of_hub(name, None, split)
+
+
+def _of_lines(path: pathlib.Path) -> Iterable[tuple[str, Any]]:
+    if not path.is_file():
+        raise Refused(
+            f"{path} is not there; data.name names a file, a set or a hub id."
+        )
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            where = f"{path}, line {number}"
+            try:
+                yield where, json.loads(line)
+            except ValueError as error:
+                raise Refused(
+                    f"{where} is not JSON ({error}). Mend the line."
+                ) from error
+
+
+def _of_hub(name: str, config: str | None, split: str) -> Iterable[tuple[str, Any]]:
+    return _numbered(f"{name}/{split}", _loaded(name, config, split=split))
+
+
+def _loaded(name: str, *args: Any, **options: Any) -> Iterable[Any]:
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, *args, **options)
+    except Exception as error:
+        raise Refused(
+            f"the data set {name!r} could not be loaded: {error}. Give a .jsonl or "
+            f".parquet file, or a folder of known sets in the variable {FOLDER}."
+        ) from error
+
+
+def _numbered(name: str, rows: Iterable[Any]) -> Iterable[tuple[str, Any]]:
+    places = (f"{name}, row {i}" for i in itertools.count())
+    return zip(places, rows, strict=False)
+
+
+def _problem(read_row: Callable[[dict], Problem], row: Any, where: str) -> Problem:
+    if not isinstance(row, dict):
+        raise Refused(f"{where} is a {type(row).__name__}; a row names its columns.")
+    try:
+        return read_row(row)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise Refused(
+            f"{where} could not be read ({type(error).__name__}: {error}); it has "
+            f"{', '.join(row)}. Name its columns in data.columns.*, or mend the row."
+        ) from error

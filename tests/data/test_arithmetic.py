@@ -1,0 +1,50 @@
+"""Generated problems say what is true, but where a wrong one was asked for."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grpo_jax.data import arithmetic
+from grpo_jax.text import answers
+
+numbers = st.integers(0, 2**32 - 1), st.integers(0, 10**6)
+
+
+def result(step):
+    left, equals, right = step.partition(" = ")
+    a, name, b = left.split(" ")
+    assert equals and arithmetic.STEPS[name](int(a), int(b)) == int(right)
+    return a, right
+
+
+@given(*numbers, st.integers(1, 5))
+def test_a_sum_is_right(seed, number, digits):
+    made = arithmetic.total(seed, number, digits)
+    a, b = made.question.removesuffix("=").split("+")
+    assert int(a) + int(b) == int(made.answer) and len(a) <= digits >= len(b)
+    assert made == arithmetic.total(seed, number, digits)
+
+
+@given(*numbers, st.integers(1, 6))
+def test_every_line_of_a_chain_follows_from_the_one_before(seed, number, steps):
+    made = arithmetic.chain(seed, number, steps)
+    *lines, last = made.demonstration.split("\n")
+    value = made.question.removeprefix("Start with ").split(".")[0]
+    for line in lines:
+        first, after = result(line)
+        assert first == value
+        value = after
+    assert len(lines) == steps and last == f"#### {value}" and made.answer == value
+
+
+@given(*numbers)
+def test_a_wrong_demonstration_is_wrong_and_otherwise_the_same(seed, number):
+    right = arithmetic.chain(seed, number)
+    wrong = arithmetic.wrong(right, seed, number)
+    assert wrong[:2] == right[:2] and wrong.kind == right.kind
+    assert not answers.same(answers.final(wrong.demonstration), right.answer)
+    assert wrong.demonstration.split("\n")[:-1] == right.demonstration.split("\n")[:-1]
+
+
+def test_seeds_and_numbers_give_other_problems():
+    made = {arithmetic.total(s, n, 4).question for s in range(10) for n in range(100)}
+    assert len(made) > 990

@@ -1,0 +1,108 @@
+"""Rows of known sets and of any file become problems, or are refused by line."""
+
+import json
+import os
+
+import pytest
+
+from grpo_jax.data import sets
+from grpo_jax.section import Refused
+
+ROWS = {
+    "gsm8k": {"question": "q", "answer": "2+2=<<2+2=4>>4\n#### 4"},
+    "math": {"problem": "q", "solution": r"so \boxed{4}", "level": "Level 1"},
+    "svamp": {"Body": "a.", "Question": "q?", "Answer": 1055000.0, "Type": "Sum"},
+    "mgsm": {"question": "q", "answer": "4"},
+    "mgsm-zh": {"messages": [{"role": "user", "content": "q"}], "answer": "4"},
+    "cmath": {"question": "q", "golden": "4", "grade": 1},
+    "humaneval": {
+        "prompt": "def f():",
+        "test": "def check(f): ...",
+        "entry_point": "f",
+    },
+}
+
+
+def written(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(sets.SETS))
+def test_every_known_set_is_read_from_the_folder(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(sets.FOLDER, str(tmp_path))
+    written(tmp_path / sets.SETS[name].files["test"], [ROWS[name]])
+    (found,) = sets.read(name, "test").all
+    expected = {"svamp": "1055000", "humaneval": "def check(f): ...\n\ncheck(f)\n"}
+    assert found.answer == expected.get(name, "4")
+    assert found.question == {"svamp": "a. q?", "humaneval": "def f():"}.get(name, "q")
+
+
+@pytest.mark.skipif(sets.FOLDER not in os.environ, reason="no real data here")
+@pytest.mark.parametrize(
+    ("name", "split", "count"),
+    [
+        ("gsm8k", "train", 7473),
+        ("gsm8k", "test", 1319),
+        ("math", "train", 7500),
+        ("math", "test", 5000),
+        ("math", "math500", 500),
+        ("svamp", "test", 1000),
+        ("mgsm", "test", 250),
+        ("mgsm-zh", "test", 250),
+        ("cmath", "test", 1098),
+        ("humaneval", "test", 164),
+    ],
+)
+def test_every_row_of_the_real_sets_can_be_read(name, split, count):
+    found = sets.read(name, split)
+    assert len(found.all) + len(found.left_out) == count
+    assert len(found.left_out) == (2 if (name, split) == ("math", "train") else 0)
+
+
+def test_any_file_is_read_by_its_columns(tmp_path):
+    rows = [{"q": "1+1?", "a": "It is\n#### 2", "d": "2"}, {"q": "2?", "a": 3, "d": ""}]
+    path = str(written(tmp_path / "mine.jsonl", rows))
+    found = sets.read(path, "train", sets.Columns("q", "a", "d"))
+    assert [x[:3] for x in found.all] == [("1+1?", "2", "2"), ("2?", "3", "")]
+
+
+def test_parquet_is_read_as_well(tmp_path):
+    import datasets
+
+    path = str(tmp_path / "mine.parquet")
+    datasets.Dataset.from_list([{"question": "1+1?", "answer": "2"}]).to_parquet(path)
+    assert [x.answer for x in sets.read(path, "train").all] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"question": "a", "answer": "1"}\n{"question": ', "line 2 is not JSON"),
+        (
+            '{"question": "a"}',
+            r"line 1 could not be read \(KeyError: 'answer'\); it has",
+        ),
+        ('{"question": " ", "answer": "1"}', "has no problems in its split 'train'"),
+        ("[1]", "line 1 is a list; a row names"),
+    ],
+)
+def test_a_bad_row_is_refused_by_its_line(text, message, tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(text)
+    with pytest.raises(Refused, match=message):
+        sets.read(str(path), "train")
+
+
+def test_a_file_that_is_not_there_is_refused():
+    with pytest.raises(Refused, match=r"nowhere\.jsonl is not there; data.name names"):
+        sets.read("nowhere.jsonl", "train")
+
+
+def test_a_row_without_an_answer_is_left_out_and_named(tmp_path):
+    rows = [{"question": "a", "answer": x} for x in ("1", " ", "2")]
+    path = written(tmp_path / "mine.jsonl", rows)
+    found = sets.read(str(path), "train")
+    assert [x.answer for x in found.all] == ["1", "2"]
+    assert found.left_out == [f"{path}, line 2"]
