@@ -1,0 +1,112 @@
+"""Calls of reward functions, which may be slow, wrong, or never return.
+
+Each runs in a thread of a pool while the devices sample. One that raises, takes too
+long, or returns what is no number leaves that sample unscored: NaN, counted and told.
+If too many do, the run stops with the first of these errors.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from grpo_jax.section import Refused
+
+Reward = Callable[[str, str, str], float | None]
+
+
+class Sample(NamedTuple):
+    question: str
+    completion: str
+    answer: str
+
+
+class Scored(NamedTuple):
+    parts: Float[np.ndarray, "N R"]  # NaN: could not be scored
+    faults: list[str]  # of each call that failed, why
+
+
+class Pool:
+    """Threads for calls. One that does not return keeps its thread; another starts."""
+
+    def __init__(self, rewards: dict[str, Reward], workers: int, seconds: float):
+        self.rewards, self.seconds = rewards, seconds
+        self._calls: SimpleQueue = SimpleQueue()
+        for _ in range(workers):
+            self._start()
+
+    def _start(self):
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self):
+        while True:
+            function, sample, future = self._calls.get()
+            if future.set_running_or_notify_cancel():
+                future.began = time.monotonic()
+                try:
+                    future.set_result(function(*sample))
+                except BaseException as error:
+                    future.set_exception(error)
+
+    def submit(self, samples: Sequence[Sample]) -> list[list[Future]]:
+        """Begins to score, and returns at once: a row for each sample."""
+        rows = [[Future() for _ in self.rewards] for _ in samples]
+        for sample, futures in zip(samples, rows, strict=True):
+            for function, future in zip(self.rewards.values(), futures, strict=True):
+                future.began = None
+                self._calls.put((function, sample, future))
+        return rows
+
+    def collect(self, rows: list[list[Future]]) -> Scored:
+        """What was said of each; waits for it, but for no call longer than allowed."""
+        parts, faults = np.full((len(rows), len(self.rewards)), np.nan), []
+        for i, futures in enumerate(rows):
+            for j, (name, future) in enumerate(zip(self.rewards, futures, strict=True)):
+                value, fault = self._result(future)
+                if fault:
+                    faults.append(f"{name} {fault}")
+                elif value is not None:
+                    parts[i, j] = value
+        return Scored(parts, faults)
+
+    def _result(self, future: Future) -> tuple[float | None, str]:
+        while not future.done():
+            began = future.began
+            left = self.seconds if began is None else began + self.seconds
+            left = left if began is None else left - time.monotonic()
+            if began is not None and left <= 0:
+                self._start()  # in place of the thread that is lost
+                return None, f"took longer than {self.seconds:g} s"
+            try:
+                future.exception(timeout=min(max(left, 0.001), 0.1))
+            except TimeoutError:
+                continue
+        error = future.exception()
+        if error is not None:
+            return None, f"raised {type(error).__name__}: {error}"
+        return _number(future.result())
+
+
+def _number(value) -> tuple[float | None, str]:
+    if value is None:
+        return None, ""
+    is_number = isinstance(value, int | float | np.integer | np.floating | np.bool_)
+    if not is_number or math.isinf(value):
+        return None, f"returned {str(value)[:80]!r}, no finite number"
+    return float(value), ""
+
+
+def need_few(scored: Scored, most: float):
+    """Stops where more than such a share of the calls failed."""
+    share = len(scored.faults) / max(scored.parts.size, 1)
+    if share > most:
+        raise Refused(
+            f"{len(scored.faults)} of {scored.parts.size} rewards failed; "
+            f"rewards.most_faults is {most:g}. The first: {scored.faults[0]}."
+        )

@@ -1,0 +1,24 @@
+"""Rewards that a rule gives: (question, completion, answer) → a number.
+
+Any function of the same three texts is a reward. None says that it cannot tell.
+"""
+
+from grpo_jax.text import answers
+
+
+def correct(question: str, completion: str, answer: str) -> float:
+    """1 if the completion's final answer is the right one: boxed, or after ####."""
+    return float(answers.same(answers.final(completion), answer))
+
+
+def exact(question: str, completion: str, answer: str) -> float:
+    """1 if the completion is the answer, and nothing else."""
+    return float(completion.strip() == answer)
+
+
+def format_kept(question: str, completion: str, answer: str) -> float:
+    """1 if there is a final answer at all, right or wrong."""
+    return float(answers.final(completion) is not None)
+
+
+RULES = {"correct": correct, "exact": exact, "format": format_kept}

@@ -1,0 +1,74 @@
+"""A reward function may do anything; its sample is unscored, and it is told."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from grpo_jax.rewards import calls, rules
+from grpo_jax.section import Refused
+
+SAMPLES = [calls.Sample(f"q{i}", str(i), str(i % 2)) for i in range(6)]
+
+
+def scored(*functions, workers=2, seconds=5.0):
+    named = {f"r{i}": function for i, function in enumerate(functions)}
+    pool = calls.Pool(named, workers, seconds)
+    return pool.collect(pool.submit(SAMPLES))
+
+
+def test_each_sample_has_each_reward_in_its_place():
+    found = scored(rules.exact, lambda q, c, a: int(c) / 2)
+    np.testing.assert_array_equal(found.parts[:, 0], [1, 1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(found.parts[:, 1], np.arange(6) / 2)
+    assert found.faults == []
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (None, None),
+        (float("nan"), None),
+        ("1.0", "returned '1.0', no finite number"),
+        (float("inf"), "returned 'inf', no finite number"),
+        ([1.0], r"returned '[1.0]', no finite number"),
+        (1j, "returned '1j', no finite number"),
+    ],
+)
+def test_what_is_no_number_is_unscored(value, fault):
+    found = scored(lambda q, c, a: value if c == "3" else True)
+    assert np.isnan(found.parts[3, 0]) and np.isfinite(np.delete(found.parts, 3)).all()
+    assert found.faults == ([] if fault is None else [f"r0 {fault}"])
+
+
+def test_one_that_raises_is_told():
+    found = scored(lambda q, c, a: 1 / int(c))
+    assert found.faults == ["r0 raised ZeroDivisionError: division by zero"]
+    assert np.isnan(found.parts[:, 0]).sum() == 1
+
+
+def test_one_that_hangs_costs_its_time_and_its_thread_alone():
+    """Both workers hang; others take their place."""
+    forever = threading.Event()
+    start = time.monotonic()
+    hangs = lambda q, c, a: forever.wait() if c in "03" else 1.0  # noqa: E731
+    found = scored(hangs, seconds=0.3)
+    assert found.faults == ["r0 took longer than 0.3 s"] * 2
+    np.testing.assert_array_equal(np.isnan(found.parts[:, 0]), [1, 0, 0, 1, 0, 0])
+    assert time.monotonic() - start < 5
+    forever.set()
+
+
+def test_waiting_for_a_thread_is_not_taking_long():
+    found = scored(lambda q, c, a: time.sleep(0.1) or 1.0, workers=1, seconds=0.4)
+    assert found.faults == [] and (found.parts == 1).all()
+
+
+def test_too_many_failures_stop_the_run():
+    found = scored(lambda q, c, a: 1 / 0)
+    with pytest.raises(
+        Refused, match=r"6 of 6 rewards failed; .* The first: r0 raised"
+    ):
+        calls.need_few(found, 0.5)
+    calls.need_few(found, 1.0)
