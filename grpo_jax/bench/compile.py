@@ -44,6 +44,7 @@ class Options(NamedTuple):
     remat: tuple[Literal["none", "dots", "full"], ...] = ("dots",)
     critic: Literal["none", "own", "shared"] = "none"
     lora: int = 0  # rank
+    attention: Literal["xla", "splash", "cudnn"] = "xla"  # of whole rows
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # masters: float32
 
 
@@ -71,7 +72,9 @@ def _settings(options: Options, group: int, chunk: int, remat: str) -> config.Co
     if options.critic != "none":
         advantage = config.Advantage(estimator="gae", scale_rewards="none")
         critic = config.Critic(trunk=options.critic)
-    numerics = settings.Numerics(compute=options.dtype, chunk=chunk, remat=remat)
+    numerics = settings.Numerics(
+        compute=options.dtype, chunk=chunk, remat=remat, attention=options.attention
+    )
     return config.Config(
         model=settings.Model(numerics=numerics, lora=settings.Lora(rank=options.lora)),
         algorithm=config.Algorithm(
