@@ -46,7 +46,7 @@ class Section:
             chosen = getattr(self, choice)
             reason = f"{self.dotted(choice)} {chosen!r} does not read it"
             self.need_read(
-                name, chosen in readers, reason, " or ".join(sorted(readers))
+                name, chosen in readers, reason, " or ".join(sorted(map(str, readers)))
             )
         self.check()
 

@@ -1,4 +1,4 @@
-"""The settings of training: optimizer, reference policy, critic, and how long."""
+"""The settings of training: how long, on what, towards what, and what is kept."""
 
 import dataclasses
 from typing import ClassVar, Literal
@@ -45,15 +45,131 @@ class Optimizer(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Training(Section):
-    """How long, and on how much."""
+    """How long, on how much, and on which devices."""
 
     path: ClassVar[str] = "training"
     steps: int = 100  # rollouts; each is used algorithm.mu times
     batch_size: int = 8  # B: questions per rollout
     parts: int = 1  # of an update, computed one after another to save memory
+    mesh: tuple[int, int, int] | None = None  # data, fsdp, model; None: all are fsdp
 
     def check(self):
         self.need_positive("steps", "batch_size", "parts")
+        some = self.mesh is None or min(self.mesh) > 0
+        self.need("mesh", some, "each axis has at least one device", "Try 1 1 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups(Section):
+    """Which groups a step is made of, and how many samples a question gets."""
+
+    path: ClassVar[str] = "groups"
+    mixed: bool = False  # DAPO: only groups whose rewards differ, drawn until enough
+    rounds: int = 4  # of batch_size questions each, at most, for one step's groups
+    # neyman: more samples for a question of which one knows less (see `allocation`)
+    allocation: Literal["equal", "neyman"] = "equal"
+    mean: int = 8  # samples of a question on average; algorithm.group_size: at most
+    least: int = 2  # samples of any question
+    read_by: ClassVar = {
+        "rounds": ("mixed", {True}),
+        "mean": ("allocation", {"neyman"}),
+        "least": ("allocation", {"neyman"}),
+    }
+
+    def check(self):
+        self.need_positive("rounds", "mean", "least")
+        rule = f"it must be at least {self.dotted('least')}, {self.least}"
+        self.need("mean", self.mean >= self.least, rule, "Raise it.")
+
+
+TextMean = Literal["per_sequence", "per_token"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SFT(Section):
+    """The stage that learns from demonstrations."""
+
+    path: ClassVar[str] = "sft"
+    steps: int = 100
+    batch_size: int = 32  # demonstrations per update
+    learning_rate: float = 1e-5  # all else is the optimizer's
+    loss_mean: TextMean = "per_sequence"  # each text counts alike, or each token
+
+    def check(self):
+        self.need_positive("steps", "batch_size", "learning_rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class RFT(SFT):
+    """The stage that learns from the policy's own right answers, drawn before it."""
+
+    path: ClassVar[str] = "rft"
+    questions: int = 256  # that are asked
+    samples: int = 8  # of each; the different ones that are right are kept
+
+    def check(self):
+        super().check()
+        self.need_positive("questions", "samples")
+
+
+@dataclasses.dataclass(frozen=True)
+class DPO(Section):
+    """The stage that learns from pairs of the policy's answers, drawn before it."""
+
+    path: ClassVar[str] = "dpo"
+    steps: int = 100
+    batch_size: int = 16  # pairs per update
+    learning_rate: float = 1e-6  # all else is the optimizer's
+    questions: int = 256  # that are asked
+    samples: int = 8  # of each: right ones are paired with wrong ones
+    loss: Literal["dpo", "ipo"] = "dpo"
+    beta: float = 0.1  # how far the policy may go from the reference
+    form: Literal["sum", "mean"] = "sum"  # of a row's log-ratios; the paper's: mean
+    label_smoothing: float = 0.0  # share of pairs taken to be the wrong way round
+    read_by: ClassVar = {"label_smoothing": ("loss", {"dpo"})}
+
+    def check(self):
+        self.need_positive("steps", "batch_size", "learning_rate", "beta")
+        self.need_positive("questions")
+        self.need("samples", self.samples >= 2, "a pair has two", "Try 8.")
+        inside = 0 <= self.label_smoothing < 0.5
+        self.need("label_smoothing", inside, "it lies in [0, 0.5)", "0 trusts all.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Section):
+    """Questions that are never trained on, answered at temperature 0 and above."""
+
+    path: ClassVar[str] = "evaluation"
+    every: int | None = None  # steps; None: before the first and after the last
+    questions: int = 200  # at most
+    batch_size: int = 64  # asked at once
+    samples: int = 0  # answers drawn to each besides the greedy one: pass@k, maj@k
+    temperature: float = 0.7  # of those
+
+    def check(self):
+        self.need_positive("every", "questions", "batch_size", "temperature")
+        rule = "a number of answers is not negative"
+        self.need("samples", self.samples >= 0, rule, "0: only the greedy one.")
+        reason = f"{self.dotted('samples')} is 0: nothing is drawn"
+        self.need_read("temperature", self.samples > 0, reason, "a number of samples")
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep(Section):
+    """What a run leaves behind in its folder."""
+
+    path: ClassVar[str] = "keep"
+    every: int = 50  # steps between checkpoints; the last step has one in any case
+    latest: int = 2  # checkpoints that stay
+    best: int = 1  # more that stay: those with the highest eval/accuracy
+    samples: int = 10  # steps between tables of questions, completions and rewards
+    notice: float = 25.0  # seconds from SIGTERM to the end: a longer step is given up
+
+    def check(self):
+        self.need_positive("every", "latest", "samples", "notice")
+        rule = "a number of checkpoints is not negative"
+        self.need("best", self.best >= 0, rule, "0: only the latest.")
 
 
 @dataclasses.dataclass(frozen=True)

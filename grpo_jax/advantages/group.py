@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from grpo_jax import config
+from grpo_jax import algorithm, config
 
 
 class Group(NamedTuple):
@@ -113,7 +113,7 @@ def compare(group: Group, settings: config.Advantage) -> Float[Array, "G"]:
     """The chosen estimator, edge cases settled; not yet divided by a spread."""
     group = group._replace(reward=jnp.where(group.is_valid, group.reward, 0.0))
     value = ESTIMATORS[settings.estimator](group, settings)
-    if settings.estimator in config.CENTRED:
+    if settings.estimator in algorithm.CENTRED:
         is_single = group.is_valid.sum() == 1
         value = jnp.where(agree(group.reward, group.is_valid), 0.0, value)
         if settings.group_of_one == "raw":

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax import config
+from grpo_jax import algorithm, config
 from grpo_jax.advantages import estimate, tokens
 from grpo_jax.records import Rewards
 from tests import oracle
@@ -28,14 +28,14 @@ def settings_of(options):
     if options["group_of_one"] == "error":
         options = options | {"group_of_one": "zero"}
     estimator = ESTIMATOR.get(options["estimator"], options["estimator"])
-    if estimator in config.CENTRED:
+    if estimator in algorithm.CENTRED:
         spread["group_of_one"] = options["group_of_one"]
     return config.Algorithm(
         advantage=config.Advantage(
             estimator=estimator,
             scale_rewards=scale,
             gamma=options["gamma"],
-            group_by="group" if estimator in config.COMPARING else "question",
+            group_by="group" if estimator in algorithm.COMPARING else "question",
             **{k: v for k, v in spread.items() if v is not None},
         )
     )

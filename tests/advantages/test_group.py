@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from grpo_jax import config
+from grpo_jax import algorithm, config
 from grpo_jax.advantages import group
 
-CENTRED = sorted(config.CENTRED)
+CENTRED = sorted(algorithm.CENTRED)
 EVERY = sorted(group.ESTIMATORS)
 SCALED = [
     (estimator, scale)
     for estimator in EVERY
     for scale in ("none", "group", "others")
-    if scale == "none" or estimator in config.SCALABLE
+    if scale == "none" or estimator in algorithm.SCALABLE
 ]
 NAN = float("nan")
 
@@ -49,7 +49,7 @@ def near(actual, expected):
 
 
 def test_every_choice_has_a_function_and_every_function_a_choice():
-    assert set(group.ESTIMATORS) | {"gae"} == set(get_args(config.Estimator))
+    assert set(group.ESTIMATORS) | {"gae"} == set(get_args(algorithm.Estimator))
 
 
 @pytest.mark.parametrize(

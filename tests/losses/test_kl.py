@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from grpo_jax import config
+from grpo_jax import algorithm, config
 from grpo_jax.losses import kl
 
 
@@ -25,8 +25,8 @@ def value_and_slope(x, **options):
 
 
 def test_every_choice_has_a_function_and_every_function_a_choice():
-    assert set(kl.ESTIMATORS) == set(get_args(config.KLEstimator))
-    assert set(kl.GRADIENTS) == set(get_args(config.KLGradient))
+    assert set(kl.ESTIMATORS) == set(get_args(algorithm.KLEstimator))
+    assert set(kl.GRADIENTS) == set(get_args(algorithm.KLGradient))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax import config
+from grpo_jax import algorithm, config
 from grpo_jax.losses import policy
 from tests.losses.batches import row
 
@@ -27,8 +27,8 @@ def one(ratio, advantage, logp=-2.0, **options):
 
 
 def test_every_choice_has_a_function_and_every_function_a_choice():
-    assert set(policy.SURROGATES) == set(get_args(config.Surrogate))
-    assert set(policy.LEVELS) == set(get_args(config.ImportanceLevel))
+    assert set(policy.SURROGATES) == set(get_args(algorithm.Surrogate))
+    assert set(policy.LEVELS) == set(get_args(algorithm.ImportanceLevel))
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from grpo_jax import config
+from grpo_jax import algorithm, config
 from grpo_jax.losses import objective, reduce, statistics
 from tests.losses import batches
 
 REDUCTIONS = [
     pytest.param(name, empty, id=f"{name}-{empty}")
-    for name in get_args(config.LossMean)
+    for name in get_args(algorithm.LossMean)
     for empty in ("counted", "dropped")
     if empty == "counted" or name not in ("per_token", "per_rollout_token", "sum")
 ]
@@ -45,7 +45,7 @@ def cut(batch, where):
 
 
 def test_every_choice_has_a_function_and_every_function_a_choice():
-    assert set(reduce.REDUCTIONS) == set(get_args(config.LossMean))
+    assert set(reduce.REDUCTIONS) == set(get_args(algorithm.LossMean))
 
 
 @pytest.mark.parametrize("split", SPLITS)

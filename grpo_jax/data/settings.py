@@ -1,0 +1,52 @@
+"""The settings of data: what is asked, and how a question is put."""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from grpo_jax.section import Section
+
+GENERATED = {"sums", "chains"}
+Instruction = Literal["none", "steps", "steps-zh", "program", "program-zh", "hashes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Section):
+    """What is asked. A set's own split is used, less what is held out of it."""
+
+    path: ClassVar[str] = "data"
+    # sums and chains are generated; gsm8k, math, svamp, mgsm, mgsm-zh, cmath and
+    # humaneval are known by name; or it is a .jsonl or .parquet file, or a hub id.
+    name: str = "sums"
+    split: str = "train"
+    test: str | None = None  # the split that evaluation asks; None: what is held out
+    held_out: float = 0.1  # share of the questions kept for that, by their text alone
+    question: str = "question"  # columns of a file, or of a set of the hub ...
+    answer: str = "answer"  # ... what a checker compares with
+    demonstration: str | None = None  # ... how it may be answered, for sft
+    count: int = 2000  # generated problems
+    size: int = 2  # of them: digits of a sum's numbers, steps of a chain
+    wrong: float = 0.0  # share of their demonstrations that end in a wrong answer
+    instruction: Instruction = "none"  # what is said behind a question
+    wrapping: Literal["raw", "paper", "chat"] = "raw"  # what is written around both
+    shots: int = 0  # solved examples before each question, the first of the split
+    read_by: ClassVar = {
+        "count": ("name", GENERATED),
+        "size": ("name", GENERATED),
+        "wrong": ("name", GENERATED),
+    }
+
+    def check(self):
+        self.need_positive("count", "size")
+        for name in ("held_out", "wrong"):
+            inside = 0 <= getattr(self, name) <= 1
+            self.need(name, inside, "it is a share in [0, 1]", self._default(name))
+        some = self.held_out < 1
+        self.need("held_out", some, "nothing would be left", "Make it smaller.")
+        rule = "the number of examples is not negative"
+        self.need("shots", self.shots >= 0, rule, "0: none.")
+        generated = self.name not in GENERATED or (self.split, self.test) == (
+            "train",
+            None,
+        )
+        rule = f"{self.dotted('split')} and test name splits that it does not have"
+        self.need("name", generated, rule, "Leave both alone.")
