@@ -53,8 +53,13 @@ def train(words: list[str]) -> int:
     settings, workdir = experiment.parse(module, overrides)
     getattr(module, "check", lambda settings: None)(settings)
     print(f"{path} → {workdir}\n{experiment.describe(settings)}\n")
-    experiment.save(settings, workdir)
-    module.run(settings, workdir)
+    if hasattr(module, "run"):
+        experiment.save(settings, workdir)
+        module.run(settings, workdir)
+        return 0
+    from grpo_jax import run
+
+    run.train(settings, workdir, rewards=getattr(module, "REWARDS", {}))
     return 0
 
 

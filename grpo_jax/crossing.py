@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Array
 
 
 def down(arrays: Any) -> Any:
@@ -27,7 +28,31 @@ def up(arrays: Any, sharding: Any = None) -> Any:
 
 def agreed(*numbers: int) -> tuple[int, ...]:
     """The largest that any process has, of each of the numbers."""
+    return tuple(int(n) for n in _of_all(np.array(numbers)).max(0))
+
+
+def summed(*numbers: int) -> tuple[int, ...]:
+    """The sums over all processes."""
+    return tuple(int(n) for n in _of_all(np.array(numbers)).sum(0))
+
+
+def gathered(x: np.ndarray) -> np.ndarray:
+    """The rows of all processes, as many of each, one behind another."""
+    return np.concatenate(_of_all(x))
+
+
+def place() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    return jax.process_index(), jax.process_count()
+
+
+def own(x: Array) -> np.ndarray:
+    """The rows of this process, of an array that is cut by rows."""
+    shards = {shard.index[0].start or 0: shard for shard in x.addressable_shards}
+    return np.concatenate([down(shards[start].data) for start in sorted(shards)])
+
+
+def _of_all(x: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
-        return numbers
-    gathered = multihost_utils.process_allgather(np.array(numbers))
-    return tuple(int(n) for n in gathered.max(0))
+        return x[None]
+    return multihost_utils.process_allgather(x)

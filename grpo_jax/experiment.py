@@ -31,9 +31,8 @@ def load(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses in the file look themselves up by it
     spec.loader.exec_module(module)
-    for function in ("get_config", "run"):
-        if not callable(getattr(module, function, None)):
-            raise Refused(f"{path} has no function {function}(). Define one.")
+    if not callable(getattr(module, "get_config", None)):
+        raise Refused(f"{path} has no function get_config(). Define one.")
     return module
 
 

@@ -2,7 +2,7 @@
 
     run = learner.make(spec, settings, updates, mesh)
     state = learner.begin(run, params, key)
-    state, measured = learner.learn(run, state, rollout, rewards, step=0, beta=0.04)
+    state, measured, _ = learner.learn(run, state, rollout, rewards, key, beta=0.04)
 
 Log-probabilities of before and of the reference are computed only where a setting reads
 them: a single update on policy needs neither, unless β is above 0.
@@ -10,13 +10,13 @@ them: a single update on policy needs neither, unless β is above 0.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from grpo_jax import (
     config,
@@ -26,6 +26,7 @@ from grpo_jax import (
     prepare,
     programs,
     reference,
+    sampled,
     scoring,
     sharding,
     train_step,
@@ -34,9 +35,8 @@ from grpo_jax import (
 from grpo_jax.losses import statistics
 from grpo_jax.models import heads, kernels, lora, transformer
 from grpo_jax.models.spec import Spec
-from grpo_jax.pool import Answers, Question
-from grpo_jax.records import Rewards, check_shapes
-from grpo_jax.sampling import shapes
+from grpo_jax.records import Rewards
+from grpo_jax.sampled import Rollout
 from grpo_jax.section import Refused
 
 
@@ -68,37 +68,12 @@ class Learner(NamedTuple):
     critic: Trained | None
 
 
-class Rollout(NamedTuple):
-    """Questions of this process and what was sampled for them: the host's arrays."""
-
-    number: Int[np.ndarray, "B"]  # running numbers
-    question: Int[np.ndarray, "B P"]  # padded on the left
-    is_question: Bool[np.ndarray, "B P"]
-    completion: Int[np.ndarray, "B G C"]
-    length: Int[np.ndarray, "B G"]
-    logp: Float[np.ndarray, "B G C"]  # of the distribution that was drawn from
-
-
-def stack(questions: Sequence[Question], groups: Sequence[Answers]) -> Rollout:
-    """The groups as arrays, in the questions' order."""
-    by_number = {group.number: group for group in groups}
-    groups = [by_number[question.number] for question in questions]
-    longest = max(len(question.tokens) for question in questions)
-    (width,) = crossing.agreed(shapes.length(longest))
-    asked = np.zeros((len(questions), width), np.int32)
-    is_asked = np.zeros(asked.shape, bool)
-    for i, question in enumerate(questions):
-        asked[i, width - len(question.tokens) :] = question.tokens
-        is_asked[i, width - len(question.tokens) :] = True
-    arrays = (
-        [getattr(g, name) for g in groups] for name in ("tokens", "length", "logp")
-    )
-    number = np.array([question.number for question in questions])
-    return Rollout(number, asked, is_asked, *map(np.stack, arrays))
-
-
 def make(
-    spec: Spec, settings: config.Config, updates: int, mesh: Mesh | None = None
+    spec: Spec,
+    settings: config.Config,
+    updates: int,
+    mesh: Mesh | None = None,
+    loss: train_step.Loss = train_step.policy_loss,
 ) -> Learner:
     """For a run of so many updates; without a mesh on the first device."""
     if mesh is None:
@@ -114,7 +89,7 @@ def make(
     def of(loss, optimizer, params):
         return _trained(loss, optimizers.make(optimizer, updates), params, mesh)
 
-    loss = functools.partial(train_step.policy_loss, *known)
+    loss = functools.partial(loss, *known)
     policy, critic = of(loss, settings.optimizer, trained), None
     if own is not None:
         rate = settings.critic.learning_rate
@@ -151,6 +126,24 @@ def begin(run: Learner, params: transformer.Params, key: Key[Array, ""]) -> Stat
     return State(policy, critic, held, frozen)
 
 
+def abstract(run: Learner) -> State:
+    """Shapes and places of such a state."""
+    policy, chosen = run.policy.state, run.settings
+    held = frozen = None
+    if chosen.model.lora.rank:
+        frozen = transformer.abstract(run.spec, chosen.model.dtype)
+        layout, _ = sharding.of_params(frozen, run.mesh)
+        frozen = jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+            frozen,
+            layout,
+        )
+    elif chosen.algorithm.needs_reference:
+        held = reference.abstract(chosen.reference, policy.params)
+    critic = None if run.critic is None else run.critic.state
+    return State(policy, critic, held, frozen)
+
+
 def _split(spec: Spec, settings: config.Config, params, key):
     """What is trained as the policy, what as a critic, and what stays as it is."""
     trained, critic, frozen = params, None, None
@@ -180,6 +173,14 @@ def _trained(loss, optimizer, params, mesh: Mesh) -> Trained:
     return Trained(begin, programs.update(loss, optimizer, where), state)
 
 
+def policy(run: Learner, state: State) -> transformer.Params:
+    """The parameters to sample with, or to go on from; adapters are multiplied out."""
+    params = {k: x for k, x in state.policy.params.items() if k != "head"}
+    if state.frozen is None:
+        return params
+    return programs.merged(state.frozen, params, run.settings.model.lora)
+
+
 class _Rollout(NamedTuple):
     """On the devices: in the questions' order, and laid out in minibatches."""
 
@@ -198,11 +199,14 @@ def learn(
     key: Key[Array, ""],  # of the step: prng.step_key
     *,
     beta: float | Float[Array, ""],
-) -> tuple[State, statistics.Statistics]:
-    """The state after μ · M updates; the one given is gone."""
+) -> tuple[State, statistics.Statistics, Float[Array, "B G C"]]:
+    """The state after μ · M updates, what was measured, and the advantages.
+
+    The state given is gone.
+    """
     chosen, do = run.settings.algorithm, run.programs
-    _check_state(run, state)
-    _check(run, rollout, rewards)
+    check_state(run, state)
+    sampled.check(chosen, rollout, rewards)
     given = _lay_out(run, rollout, rewards)
     known = train_step.Known(chosen, run.settings.sampling.temperature, beta)
     known, numbers = crossing.up(
@@ -225,7 +229,8 @@ def learn(
         policy = do.minibatch(*ready, shares[m])
         state, more = _update(run, state, known, shares[m], policy)
         of_updates.append(more)
-    return state, measured | functools.reduce(do.merge, of_updates)
+    measured |= functools.reduce(do.merge, of_updates)
+    return state, measured, batch.advantage
 
 
 def _update(run: Learner, state: State, known, share: train_step.Share, policy):
@@ -292,9 +297,8 @@ def follow(run: Learner, state: State, step: int) -> State:
 def _lay_out(run: Learner, rollout: Rollout, rewards: Rewards) -> _Rollout:
     parts, M = run.settings.training.parts, run.settings.algorithm.minibatches
     most = rollout.completion.shape[-1]
-    lanes = packing.Lanes(*sharding.own_lanes(run.mesh), crossing.agreed)
     size = most, rollout.question.shape[1]
-    layout = packing.lay(rollout.length, lanes, M, parts, *size)
+    layout = packing.lay(rollout.length, lanes(run.mesh), M, parts, *size)
     short = slice(None), slice(None), slice(layout.columns)
     is_token = np.arange(layout.columns) < rollout.length[:, :, None]
     everyone = np.ones(rollout.length.shape, bool)
@@ -303,17 +307,31 @@ def _lay_out(run: Learner, rollout: Rollout, rewards: Rewards) -> _Rollout:
     count = layout.stands.size // layout.split
     natural = jax.tree.map(lambda x: _filled(x, count), natural)
     questions = rollout.question, rollout.is_question
-    completions = rollout.completion[short], is_token
     texts = [packing.laid(x, layout) for x in questions]
-    texts += [packing.laid(x, layout, of_samples=True) for x in completions]
     texts[1][:, :, -1] = True  # or an empty block would have nothing to begin with
-    laid = scoring.Texts(*texts), layout.order, layout.stands
+    texts += laid_samples(layout, rollout.completion[short], is_token)
+    shares = share(run, layout, scoring.Texts(*texts))
+    return _Rollout(*crossing.up(natural, run.programs.rows), shares)
+
+
+def laid_samples(layout: packing.Layout, *arrays: np.ndarray) -> list[np.ndarray]:
+    return [packing.laid(x, layout, of_samples=True) for x in arrays]
+
+
+def share(
+    run: Learner, layout: packing.Layout, texts: scoring.Texts
+) -> train_step.Share:
+    """Texts that were laid out, on the devices: [M, ...]."""
     place = None
     if layout.place is not None and kernels.serves_bins(run.settings.model.numerics):
         place = crossing.up(layout.place, run.programs.cells)
-    laid = crossing.up(laid, run.programs.shares)
-    shares = train_step.Share(*laid, place)
-    return _Rollout(*crossing.up(natural, run.programs.rows), shares)
+    laid = crossing.up((texts, layout.order, layout.stands), run.programs.shares)
+    return train_step.Share(*laid, place)
+
+
+def lanes(mesh: Mesh) -> packing.Lanes:
+    """Those that this process feeds."""
+    return packing.Lanes(*sharding.own_lanes(mesh), crossing.agreed)
 
 
 def _filled(x: np.ndarray, count: int) -> np.ndarray:
@@ -321,7 +339,7 @@ def _filled(x: np.ndarray, count: int) -> np.ndarray:
     return np.pad(x, [(0, count - len(x))] + [(0, 0)] * (x.ndim - 1))
 
 
-def _check_state(run: Learner, state: State):
+def check_state(run: Learner, state: State):
     """Refuses one of another run, and one whose gradients are no numbers any more."""
     trained = {"policy": (run.policy, state.policy)}
     if run.critic is not None:
@@ -329,49 +347,3 @@ def _check_state(run: Learner, state: State):
     for name, (made, held) in trained.items():
         tree.need_alike(f"the {name}'s state", held, made.state)
         optimizers.check(run.settings.optimizer, held.optimizer)
-
-
-def _check(run: Learner, rollout: Rollout, rewards: Rewards):
-    """Refuses what cannot be learned from, on all processes, before anything runs."""
-    B, wrong = len(rollout.number), None
-    try:
-        _need_learnable(run.settings.algorithm, rollout, rewards)
-    except Refused as error:
-        wrong = error
-    refused, most, least = crossing.agreed(wrong is not None, B, -B)
-    if most != -least:
-        raise Refused(
-            f"processes have {-least} to {most} questions. Give each as many."
-        )
-    if refused:
-        raise wrong or Refused("another process refused its part of the rollout.")
-
-
-def _need_learnable(chosen: config.Algorithm, rollout: Rollout, rewards: Rewards):
-    """Refuses this process's part, by row."""
-    check_shapes(rollout, rewards)
-    (B, G), M = rollout.length.shape, chosen.minibatches
-    if chosen.group_size != G:
-        raise Refused(
-            f"the rollout has groups of {G}; algorithm.group_size is "
-            f"{chosen.group_size}. Make them equal."
-        )
-    if B % M:
-        raise Refused(
-            f"this process has {B} questions; algorithm.minibatches is {M}, and equal "
-            f"ones need {B + -B % M}. Change one of them."
-        )
-    is_token = np.arange(rollout.completion.shape[2]) < rollout.length[:, :, None]
-    for x, rule in (
-        (rewards.is_completion & ~is_token, "is rewarded, and not sampled"),
-        (is_token & ~np.isfinite(rollout.logp), "has a log-probability of no number"),
-    ):
-        if x.any():
-            b, g, c = np.argwhere(x)[0]
-            raise Refused(
-                f"question {rollout.number[b]}, sample {g}: token {c} {rule}, and so "
-                f"do {x.sum() - 1} more of this rollout. Look at the steps before."
-            )
-    if not rollout.is_question.any(1).all():
-        number = rollout.number[~rollout.is_question.any(1)][0]
-        raise Refused(f"question {number} has no tokens. Leave it out.")

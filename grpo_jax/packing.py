@@ -50,9 +50,10 @@ def lay(
     parts: int,
     most: int,
     prompt: int,
+    width: int = 0,
 ) -> Layout:
     """The layout of completions of these lengths, none above `most`, to questions of so
-    many tokens.
+    many tokens, in bins of at least that width.
 
     Question i belongs to minibatch i mod M, whatever its length. In its order part p
     has every parts-th block of each lane.
@@ -62,7 +63,8 @@ def lay(
     columns = min(shapes.length(longest), most)
     split = _split(B // M, G, lanes.count * parts, prompt, tokens / B)
     length = _in_blocks(length, M, split, of_samples=True)
-    bins = [[_bins(lengths, columns) for lengths in blocks] for blocks in length]
+    width = max(columns, width)
+    bins = [[_bins(lengths, width) for lengths in blocks] for blocks in length]
     cells = [_share_out([len(b) for b in some], lanes.count * parts) for some in bins]
     each = max(len(cell) for some in cells for cell in some)
     needed = max(
@@ -74,15 +76,16 @@ def lay(
     before = lanes.first * blocks // lanes.count
     order = np.full((M, lanes.count, each, parts), NOWHERE)
     stands = np.full((M, blocks), NOWHERE)
-    place = np.full((M, parts, lanes.count, needed, columns), NOWHERE)
+    place = np.full((M, parts, lanes.count, needed, width), NOWHERE)
     for m, some in enumerate(cells):
         for number, cell in enumerate(some):
             lane, part = divmod(number, parts)
             order[m, lane, : len(cell), part] = before + np.array(cell, int)
             at = (lanes.first + lane) * each + np.arange(len(cell))
             stands[m, cell] = at * parts + part
-            _fill(place[m, part, lane], [(bins[m][i], length[m, i]) for i in cell])
-    packs = needed < WORTH * each * (G // split)
+            blocks_ = [(bins[m][i], length[m, i]) for i in cell]
+            _fill(place[m, part, lane], blocks_, columns)
+    packs = needed * width < WORTH * each * (G // split) * columns
     layout = columns, split, before, order.reshape(M, -1), stands
     return Layout(*layout, place if packs else None)
 
@@ -154,12 +157,15 @@ def _share_out(cost: list[int], cells: int) -> list[list[int]]:
     return shares
 
 
-def _fill(place: np.ndarray, blocks: list[tuple[list[list[int]], np.ndarray]]):
-    """Bin after bin, the number of each token among all places of the cell's rows."""
-    width, b = place.shape[1], 0
+def _fill(place: np.ndarray, blocks: list[tuple], columns: int):
+    """Bin after bin, the number of each token among all places of the cell's rows.
+
+    Of each block its bins, and the lengths of its rows.
+    """
+    b = 0
     for i, (bins, length) in enumerate(blocks):
         for rows in bins:
-            first = (i * len(length) + np.array(rows)) * width
+            first = (i * len(length) + np.array(rows)) * columns
             tokens = [
                 f + np.arange(length[r]) for f, r in zip(first, rows, strict=True)
             ]

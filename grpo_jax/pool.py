@@ -70,7 +70,7 @@ def room(sampler: Sampler, questions: int, longest: int) -> Room:
 class Question(NamedTuple):
     number: int  # in the stream of data: draws follow from it
     tokens: Sequence[int]
-    budgets: Sequence[int] | None = None  # of each sample; None: max_new
+    budgets: Sequence[int] | None = None  # of each sample; 0: none; None: max_new
 
 
 class Answers(NamedTuple):
@@ -297,7 +297,8 @@ class Pool:
         self.token[slot], self.age[slot] = question.tokens[-1], 0
         most = self.sampler.settings.max_new
         self.budget[slot] = most if question.budgets is None else question.budgets
-        self.is_live[slot], self.has_ended[slot] = True, False
+        self.is_live[slot] = self.budget[slot] > 0
+        self.has_ended[slot] = False
 
     def _stand(self, shape: shapes.Shape):
         """Places for rows, all of them empty: slots [N], samples [N, g]; −1: none."""

@@ -4,14 +4,12 @@ Every random number is drawn with a key that names what it is for. No key is sto
 returned or split into a chain, so a run resumes from its step alone, and a row draws
 the same numbers whatever batch, shard or host it sits in.
 
-A question is its running number i in the stream of data, refills included. Its row in
-the data set is `dataset_rows(seed, [i], n)`.
+A question is its running number in the stream of data, refills included.
 """
 
 import enum
 
 import jax
-import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 
@@ -21,6 +19,7 @@ class Stream(enum.IntEnum):
     INIT = 0  # parameters
     SAMPLE = 1  # tokens of a rollout
     SELECT = 2  # tokens that Clip-Cov picks
+    EVALUATE = 3  # answers to questions that are not trained on
 
 
 def root(seed: int) -> Key[Array, ""]:
@@ -28,7 +27,9 @@ def root(seed: int) -> Key[Array, ""]:
 
 
 def step_key(
-    root: Key[Array, ""], stream: Stream, step: int | Int[Array, ""]
+    root: Key[Array, ""],
+    stream: Stream | Int[Array, ""],
+    step: int | Int[Array, ""],
 ) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.fold_in(root, stream), step)
 
@@ -70,23 +71,3 @@ def token_uniforms(key: Key[Array, "B G"], length: int) -> Float[Array, "B G C"]
     by_position = jax.vmap(draw, (None, 0))
     positions = jax.numpy.arange(length)
     return jax.vmap(jax.vmap(lambda k: by_position(k, positions)))(key)
-
-
-def order(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The permutation of n rows that an epoch reads.
-
-    Sorted raw Philox bits: numpy promises those across versions, but promises nothing
-    of its own `permutation`.
-    """
-    bits = np.random.Philox(key=[seed, epoch]).random_raw(n)
-    return np.argsort(bits, kind="stable")
-
-
-def dataset_rows(seed: int, question: np.ndarray, n: int) -> np.ndarray:
-    """The data set's row of each running number; a batch may cross an epoch."""
-    question = np.asarray(question)
-    rows = np.empty_like(question)
-    for epoch in np.unique(question // n):
-        here = question // n == epoch
-        rows[here] = order(seed, int(epoch), n)[question[here] % n]
-    return rows

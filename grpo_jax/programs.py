@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from grpo_jax import prepare, scoring, sharding, train_step, tree
 from grpo_jax.losses import statistics
+from grpo_jax.models import lora as _lora
 from grpo_jax.models import transformer
 from grpo_jax.models.settings import Lora, Numerics
 from grpo_jax.models.spec import Spec
@@ -221,6 +222,8 @@ mix = jax.jit(
     ),
     donate_argnums=0,
 )
+# A model with its adapters multiplied out.
+merged = jax.jit(_lora.merge, static_argnames="chosen")
 copy = jax.jit(lambda params: jax.tree.map(jnp.copy, params))
 
 

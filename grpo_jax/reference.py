@@ -15,6 +15,15 @@ def hold(settings: Reference, params: Any) -> Any:
     return _put(settings, programs.copy(params))
 
 
+def abstract(settings: Reference, params: Any) -> Any:
+    """Shapes and places of what is held, of those of the policy."""
+    if settings.held == "device":
+        return params
+    return jax.tree.map(
+        lambda x: x.update(sharding=x.sharding.with_memory_kind(HOST)), params
+    )
+
+
 def at_hand(reference: Any) -> Any:
     """The reference where it can score. From a host, it is there until it has."""
     return _moved(reference, "device")

@@ -9,10 +9,7 @@ shapes that holds it (see `pool`). A question that is done is handed out after t
 segment has been dispatched, so what its reader does is done while the device decodes.
 """
 
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -29,8 +26,12 @@ def answers(
     questions: Sequence[Question],
     key: Key[Array, ""],  # of the step: prng.step_key
     watch: Watch | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Answers]:
-    """Each question's group, in the order in which they are done."""
+    """Each question's group, in the order in which they are done.
+
+    `meanwhile` is called while the device decodes, once a segment.
+    """
     if not questions:
         return
     _check(sampler, questions)
@@ -45,6 +46,7 @@ def answers(
         pool.arrange()
         drawn = pool.dispatch()
         yield from done
+        meanwhile()
         pool.take(crossing.down(drawn), watch)
         done = pool.leave()
     yield from done
@@ -58,60 +60,6 @@ def warm_up(sampler: Sampler, params: transformer.Params, questions: int, prompt
     """
     asked = [Question(i, [0] * prompt) for i in range(questions)]
     Pool(sampler, params, asked, prng.root(0)).warm_up()
-
-
-def in_order(groups: Iterable[Answers], questions: Sequence[Question]) -> Iterator:
-    """The same groups, each as soon as all before it have been handed out."""
-    early = {}
-    groups = iter(groups)
-    for question in questions:
-        while question.number not in early:
-            group = next(groups)
-            early[group.number] = group
-        yield early.pop(question.number)
-
-
-def ahead(items: Iterable, room: int) -> Iterator:
-    """The items, made in a thread of their own, at most `room` of them ahead.
-
-    What the maker raises is raised here; if the reader leaves, the maker stops.
-    """
-    made: queue.Queue = queue.Queue(maxsize=room)
-    has_left = threading.Event()
-
-    def put(kind: str, item: Any) -> bool:
-        while not has_left.is_set():
-            try:
-                made.put((kind, item), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def make():
-        try:
-            for item in items:
-                if not put("item", item):
-                    return
-            put("end", None)
-        except BaseException as error:
-            put("error", error)
-        finally:
-            getattr(items, "close", lambda: None)()
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, item = made.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise item
-            yield item
-    finally:
-        has_left.set()
-        thread.join()
 
 
 def stop_strings(
@@ -202,10 +150,9 @@ def _check_question(sampler: Sampler, question: Question):
     budgets = question.budgets
     if budgets is None:
         return
-    if len(budgets) != sampler.group_size or not all(
-        1 <= n <= settings.max_new for n in budgets
-    ):
+    inside = all(0 <= n <= settings.max_new for n in budgets) and any(budgets)
+    if len(budgets) != sampler.group_size or not inside:
         raise Refused(
             f"{where} has the budgets {list(budgets)}; it must have one for each of "
-            f"{sampler.group_size} samples, from 1 to {settings.max_new}."
+            f"{sampler.group_size} samples, up to {settings.max_new}, and not all 0."
         )

@@ -22,7 +22,11 @@ from grpo_jax.models.spec import Spec
 
 
 class Texts(NamedTuple):
-    """Questions, padded on the left, and their completions, padded on the right."""
+    """Questions, padded on the left, and their completions, padded on the right.
+
+    Of whole texts the question has no token, but one place for padding: nothing stands
+    before them, and what is said of their first token means nothing.
+    """
 
     question: Int[Array, "B P"]
     is_question: Bool[Array, "B P"]  # False: padding
@@ -104,8 +108,8 @@ def _read(texts: Texts, place: Place | None) -> _Read:
     last = texts.question[:, None, -1:]
     last = jnp.broadcast_to(last, (*texts.completion.shape[:2], 1))
     token = jnp.concatenate([last, texts.completion[:, :, :-1]], -1)
-    before = texts.is_completion[:, :, :-1]
-    is_token = jnp.concatenate([jnp.ones_like(last, bool), before], -1)
+    is_last = jnp.broadcast_to(texts.is_question[:, None, -1:], last.shape)
+    is_token = jnp.concatenate([is_last, texts.is_completion[:, :, :-1]], -1)
     position = texts.is_question.sum(-1)[:, None, None] - 1
     position = position + jnp.arange(token.shape[-1])[None, None]
     position = jnp.broadcast_to(position, token.shape)
@@ -117,14 +121,15 @@ def _read_bins(texts: Texts, place: Place) -> _Read:
     flat = texts.completion.reshape(lanes, -1)
     column = place % C
     take = jax.vmap(lambda x, i: x.at[i].get(mode="clip"))
-    is_token = place < flat.shape[1]
-    question = jnp.where(is_token, place // (G * C), 0)[:, :, 0]
+    is_there = place < flat.shape[1]
+    question = jnp.where(is_there, place // (G * C), 0)[:, :, 0]
 
     def of_question(x):
         return take(x.reshape(lanes, -1), question)[:, :, None]
 
     last = of_question(texts.question[:, -1])
     token = jnp.where(column == 0, last, take(flat, place - 1))
+    is_token = is_there & ((column > 0) | of_question(texts.is_question[:, -1]))
     position = of_question(texts.is_question.sum(-1)) - 1 + column
     every = token, position, is_token, take(flat, place), place // C
     *every, row = (x.reshape(lanes * n, 1, width) for x in every)

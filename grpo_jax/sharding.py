@@ -143,6 +143,36 @@ def own_lanes(on: Mesh) -> tuple[int, int]:
     return int(own[0]), len(own)
 
 
+def own_mesh(on: Mesh) -> Mesh:
+    """This process's part of it, to work on without the others."""
+    if jax.process_count() == 1:
+        return on
+    first, count = own_lanes(on)
+    devices = on.devices.reshape(-1, on.shape["model"])[first : first + count]
+    others = {d.process_index for d in devices.flat} - {jax.process_index()}
+    if others:
+        raise Refused(
+            f"a model is cut over the processes {sorted(others)} and this one; to "
+            "sample, each needs a whole one. Make the mesh's model axis smaller."
+        )
+    return mesh(count, 1, on.shape["model"], devices.flatten().tolist())
+
+
+def own(params: Any, on: Mesh) -> Any:
+    """This process's copy of parameters that no other axis than model cuts."""
+    if jax.process_count() == 1:
+        return params
+    order = {device: i for i, device in enumerate(on.devices.flat)}
+
+    def one(x):
+        shards = sorted(x.addressable_shards, key=lambda shard: order[shard.device])
+        where = NamedSharding(on, x.sharding.spec)
+        parts = [shard.data for shard in shards]
+        return jax.make_array_from_single_device_arrays(x.shape, where, parts)
+
+    return jax.tree.map(one, params)
+
+
 def of_rows(on: Mesh) -> NamedSharding:
     """Rows, the first axis, in lanes."""
     return NamedSharding(on, P(ROWS))

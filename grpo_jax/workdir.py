@@ -11,6 +11,7 @@ the rows behind it, a half-written one among them: it will write the same ones a
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -23,8 +24,14 @@ CONFIG, METRICS, SAMPLES, LOCK = "config.json", "metrics.jsonl", "samples", "loc
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path) -> Iterator[None]:
-    """While this run writes there, no other does. The lock goes with its process."""
+def locked(folder: pathlib.Path, *, is_first: bool = True) -> Iterator[None]:
+    """While this run writes there, no other does. The lock goes with its process.
+
+    Of several processes the first has it for all.
+    """
+    if not is_first:
+        yield
+        return
     if folder.exists() and not folder.is_dir():
         raise Refused(f"--workdir is {folder}, a file. Give a folder.")
     try:
@@ -97,11 +104,17 @@ def replace(path: pathlib.Path, text: str):
     new.replace(path)
 
 
+def line(row: dict[str, Any]) -> str:
+    """As JSON, with null for what is no number."""
+    known = {k: None if x != x else x for k, x in row.items()}
+    return json.dumps(known, allow_nan=False) + "\n"
+
+
 def append(path: pathlib.Path, row: dict[str, Any]):
     """One row more, on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(line(row))
         file.flush()
         os.fsync(file.fileno())
 
@@ -126,8 +139,16 @@ def rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 def keep_until(path: pathlib.Path, step: int):
     """Drops the rows of later steps, and half a row at the end."""
     if path.exists():
-        kept = [json.dumps(row) for row in rows(path) if row["step"] <= step]
-        replace(path, "".join(f"{line}\n" for line in kept))
+        kept = [line(row) for row in rows(path) if row["step"] <= step]
+        replace(path, "".join(kept))
+
+
+def digest(folder: pathlib.Path) -> str:
+    """Of the Python files in it."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

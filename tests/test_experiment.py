@@ -97,8 +97,8 @@ def test_help_names_every_setting_with_its_meaning(capsys):
     ("source", "message"),
     [
         ("x = 1", "has no function get_config"),
-        ("def get_config(): pass", "has no function run"),
-        ("def get_config(): return 3\ndef run(s, w): pass", "returns int"),
+        ("def get_config(): pass", "returns NoneType"),
+        ("def get_config(): return 3", "returns int"),
     ],
 )
 def test_a_file_that_is_no_experiment_is_refused(tmp_path, source, message):

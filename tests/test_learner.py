@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax import config, learner, packing, prng, programs, sharding
+from grpo_jax import config, learner, packing, prng, programs, sampled, sharding
 from grpo_jax.bench import ceilings
 from grpo_jax.losses import statistics
 from grpo_jax.models import heads
@@ -43,7 +43,7 @@ def rollout(questions=B, lengths=(12, 6, 4, 2), seed=0):
         ended = np.ones(G, bool)
         answers = question.number, tokens, length, logp, logp, ended
         groups.append(Answers(*answers))
-    given = learner.stack(asked, groups[::-1])
+    given = sampled.stack(asked, groups[::-1])
     is_token = np.arange(C) < given.length[:, :, None]
     parts = rng.normal(size=(questions, G, 1))
     return given, Rewards(parts, is_token, np.ones((questions, G), bool))
@@ -75,7 +75,7 @@ def learned(chosen, mesh=None, given=None, changed=None):
     if changed is not None:
         state = changed(state)
     run, counts = counted(run)
-    state, measured = learner.learn(
+    state, measured, _ = learner.learn(
         run, state, *(given or rollout()), key(), beta=chosen.algorithm.beta
     )
     return state, {k: float(x) for k, x in statistics.values(measured).items()}, counts
@@ -190,7 +190,7 @@ def test_adapters_and_a_critic_on_a_mesh_are_the_same(float64):
     state = learner.begin(run, programs.copy(params), jax.random.key(1))
     where = jax.tree.map(lambda x: x.sharding, state.frozen)
     assert where == sharding.of_params(state.frozen, run.mesh)[0]
-    state, measured = learner.learn(run, state, *rollout(), key(), beta=0.04)
+    state, measured, _ = learner.learn(run, state, *rollout(), key(), beta=0.04)
     same(state.policy.params, alone.policy.params, 1e-6)
     same(state.critic.params, alone.critic.params, 1e-6)
     same(statistics.values(measured)["kl"], expected["kl"], 1e-6)
@@ -291,7 +291,7 @@ def test_a_reference_follows_when_it_is_time(held, float64):
     state = learner.begin(run, programs.copy(params), jax.random.key(1))
     kinds = {x.sharding.memory_kind for x in jax.tree.leaves(state.reference)}
     assert kinds == {"pinned_host" if held == "host" else "device"}
-    state, _ = learner.learn(run, state, *rollout(), key(), beta=0.04)
+    state, _, _ = learner.learn(run, state, *rollout(), key(), beta=0.04)
     same(learner.follow(run, state, 1).reference, params)
     with jax.transfer_guard("disallow"):
         after = learner.follow(run, state, 2)
@@ -314,7 +314,7 @@ def test_a_critic_learns_what_to_expect(trunk, float64):
     rewards = rewards._replace(parts=np.ones_like(rewards.parts))
     errors = []
     for _ in range(20):
-        state, measured = learner.learn(run, state, given, rewards, key(), beta=0.0)
+        state, measured, _ = learner.learn(run, state, given, rewards, key(), beta=0.0)
         errors.append(float(statistics.values(measured)["value/error"]))
     assert errors[-1] < 0.1 * errors[0]
     assert (state.critic is None) == (trunk == "shared")
@@ -356,7 +356,7 @@ def test_nothing_compiles_again_for_a_batch_of_the_same_shape(float64):
     seen = ceilings.Compilations()
     for seed in (0, 1, 2):
         given = rollout(seed=seed)
-        state, _ = learner.learn(run, state, *given, key(), beta=0.04 + seed)
+        state, _, _ = learner.learn(run, state, *given, key(), beta=0.04 + seed)
         if seed == 0:
             first = seen.count
     assert seen.count == first > 0
@@ -383,7 +383,7 @@ def test_gradients_that_are_no_numbers_change_nothing_and_then_stop_the_run(floa
     params = params | {"norm": params["norm"].at[3].set(np.nan)}
     state = learner.begin(run, programs.copy(params), jax.random.key(1))
     for skips in (1, 2):
-        state, measured = learner.learn(run, state, *rollout(), key(), beta=0.0)
+        state, measured, _ = learner.learn(run, state, *rollout(), key(), beta=0.0)
         assert float(statistics.values(measured)["skipped"]) == 1
         assert state.policy.optimizer.notfinite_count == skips
     same(state.policy.params, params)

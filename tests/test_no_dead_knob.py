@@ -350,7 +350,7 @@ def on_a_learner(chosen):
 
     run = run._replace(policy=run.policy._replace(update=noting))
     given = test_learner.rollout()
-    state, _ = learner.learn(run, state, *given, test_learner.key(), beta=0.04)
+    state, _, _ = learner.learn(run, state, *given, test_learner.key(), beta=0.04)
     state = learner.follow(run, state, 1)
     sums = [float(jnp.abs(x).sum()) for x in jax.tree.leaves(state)]
     held = jax.tree.leaves(state.reference) or jax.tree.leaves(state.policy.params)

@@ -45,21 +45,3 @@ def test_step_and_stream_do_not_add_up_to_one_another():
     a = prng.step_key(ROOT, prng.Stream.SAMPLE, 0)
     b = prng.step_key(ROOT, prng.Stream.INIT, 1)
     assert not jnp.array_equal(jax.random.key_data(a), jax.random.key_data(b))
-
-
-def test_an_epoch_is_a_permutation_that_no_library_version_may_change():
-    np.testing.assert_array_equal(prng.order(0, 0, 8), [0, 2, 1, 5, 4, 3, 6, 7])
-    assert not np.array_equal(prng.order(0, 1, 8), prng.order(0, 0, 8))
-    assert not np.array_equal(prng.order(1, 0, 8), prng.order(0, 0, 8))
-    assert sorted(prng.order(5, 3, 1000)) == list(range(1000))
-
-
-def test_running_numbers_read_every_row_once_an_epoch_however_batched():
-    whole = prng.dataset_rows(0, np.arange(21), 7)
-    for epoch in range(3):
-        assert sorted(whole[epoch * 7 : epoch * 7 + 7]) == list(range(7))
-        np.testing.assert_array_equal(
-            whole[epoch * 7 : epoch * 7 + 7], prng.order(0, epoch, 7)
-        )
-    across = prng.dataset_rows(0, np.array([13, 5, 14]), 7)
-    np.testing.assert_array_equal(across, whole[[13, 5, 14]])

@@ -51,7 +51,7 @@ def state_after(shape, share, first=0.0):
     rewards = jax.tree.map(lambda x: x[share], rewards)
     key = test_learner.key()
     for step in (1, 2):
-        state, measured = learner.learn(run, state, given, rewards, key, beta=0.04)
+        state, measured, _ = learner.learn(run, state, given, rewards, key, beta=0.04)
         state = learner.follow(run, state, step)
     values = programs.forward(statistics.values)(measured)
     found = state.policy.params, values, state.critic

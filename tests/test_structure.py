@@ -12,29 +12,20 @@ import pytest
 PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
-    {"section", "prng", "text/diversity", "losses/statistics", "crossing"}
-    | {"sampling/shapes"},
+    {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
+    | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
-    | {"text/vocabulary", "packing"},
-    {"sampling/settings"},
-    {
-        "config",
-        "sampling/draw",
-        "sharding",
-        "models/config_json",
-        "models/names",
-        "text/tokenizer",
-    },
-    {
-        "losses/preference",
-        "records",
-        "presets",
-        "losses/reduce",
-        "losses/kl",
-        "losses/policy",
-    },
-    {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"},
-    {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"},
+    | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
+    | {"rewards/settings", "rewards/rules", "rewards/calls", "workdir"},
+    {"sampling/settings", "data/arithmetic", "data/sets"},
+    {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
+    | {"text/tokenizer", "rewards/grading"},
+    {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
+    | {"losses/policy", "text/prompts"},
+    {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"}
+    | {"task"},
+    {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"}
+    | {"display"},
     {"advantages/estimate", "experiment", "models/transformer"},
     {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
     | {"sampling/decode"},
@@ -43,12 +34,13 @@ FLOORS = [
     {"programs"},
     {"models/weights", "topology", "reference"},
     {"models/hf", "models/gguf", "pool"},
-    {"rollout", "optimizers"},
+    {"rollout", "optimizers", "sampled"},
     {"models/load", "learner"},
-    {"selftest", "bench/ceilings", "plan"},
-    {"bench/losses", "bench/sampling", "bench/hlo", "model_commands"},
-    {"bench/step", "bench/compile"},
-    {"bench/update"},
+    {"selftest", "bench/ceilings", "plan", "asking", "offline", "checkpoint"},
+    {"bench/losses", "bench/sampling", "bench/hlo", "model_commands", "groups"},
+    {"bench/step", "bench/compile", "stage"},
+    {"bench/update", "trainer", "stages", "evaluate"},
+    {"run"},
     {"cli"},
     {"__main__"},
 ]

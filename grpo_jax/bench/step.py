@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import tyro
 
-from grpo_jax import config, learner, plan, pool, prng, programs, rollout
+from grpo_jax import config, learner, plan, pool, prng, programs, rollout, sampled
 from grpo_jax.bench import ceilings, sampling
 from grpo_jax.models import settings
 from grpo_jax.models.spec import Spec
@@ -139,7 +139,7 @@ class _Bench:
             result["rollout_tok_s"] = tokens / result["rollout_s"]
         return result
 
-    def learn(self, given: learner.Rollout):
+    def learn(self, given: sampled.Rollout):
         is_token = np.arange(given.completion.shape[2]) < given.length[:, :, None]
         parts = np.random.default_rng(0).normal(size=(*given.length.shape, 1))
         rewards = Rewards(
@@ -147,9 +147,9 @@ class _Bench:
         )
         key, beta = prng.root(0), self.options.beta
         done = learner.learn(self.run, self.state, given, rewards, key, beta=beta)
-        self.state, _ = jax.block_until_ready(done)
+        self.state, *_ = jax.block_until_ready(done)
 
-    def sampled(self, step: int) -> learner.Rollout:
+    def sampled(self, step: int) -> sampled.Rollout:
         """What the policy of now says."""
         chosen, spec, options = self.settings.sampling, self.spec, self.options
         params = programs.publish(self.state.policy.params, options.dtype)
@@ -158,7 +158,7 @@ class _Bench:
         asked = self.questions(step)
         key = prng.step_key(prng.root(0), prng.Stream.SAMPLE, step)
         groups = list(rollout.answers(sampler, params, asked, key))
-        return learner.stack(asked, groups)
+        return sampled.stack(asked, groups)
 
     def questions(self, step: int, count: int | None = None) -> list[pool.Question]:
         options = self.options
@@ -166,7 +166,7 @@ class _Bench:
         ids = np.random.default_rng(step).integers(0, self.spec.vocab, shape)
         return [pool.Question(i, row.tolist()) for i, row in enumerate(ids)]
 
-    def drawn(self, step: int, full: int | None = None) -> learner.Rollout:
+    def drawn(self, step: int, full: int | None = None) -> sampled.Rollout:
         """Random completions, as long as they should be; or full, of so many
         questions."""
         options, rng = self.options, np.random.default_rng(step)
@@ -185,7 +185,7 @@ class _Bench:
             groups.append(
                 pool.Answers(question.number, tokens, lengths, logp, logp, ended)
             )
-        return learner.stack(asked, groups)
+        return sampled.stack(asked, groups)
 
     def operations(self) -> float:
         """Of the update's matrix products: forward, twice that backward, and once more
@@ -218,7 +218,7 @@ class _Bench:
         drawn = [_tokens(self.drawn(step)) for step in range(2, options.runs + 2)]
         return statistics.median(line(np.array(drawn)).tolist())
 
-    def seconds(self, rollouts: list[learner.Rollout]) -> float:
+    def seconds(self, rollouts: list[sampled.Rollout]) -> float:
         """Median time to learn from one, after the first."""
         taken = []
         for given in rollouts:
@@ -228,5 +228,5 @@ class _Bench:
         return statistics.median(taken[1:])
 
 
-def _tokens(given: learner.Rollout) -> int:
+def _tokens(given: sampled.Rollout) -> int:
     return int(given.length.sum() + given.is_question.sum())

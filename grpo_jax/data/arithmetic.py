@@ -15,10 +15,11 @@ SAID = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
 
 
 def total(seed: int, number: int, digits: int = 2) -> Problem:
-    """A sum of two numbers with up to so many digits: `27+5=`."""
+    """A sum of two numbers with up to so many digits, set in columns: `27+ 5= 32`."""
     draw = _draws(seed, number)
     a, b = draw(0, 10**digits), draw(0, 10**digits)
-    return Problem(f"{a}+{b}=", str(a + b), str(a + b), "sum")
+    asked, told = f"{a:{digits}}+{b:{digits}}=", f"{a + b:{digits + 1}}"
+    return Problem(asked, str(a + b), told, "sum")
 
 
 def chain(seed: int, number: int, steps: int = 3) -> Problem:
@@ -37,15 +38,16 @@ def chain(seed: int, number: int, steps: int = 3) -> Problem:
     return Problem(question, str(value), "\n".join([*lines, f"#### {value}"]), "chain")
 
 
-def wrong(problem: Problem, seed: int, number: int) -> Problem:
-    """The same problem, with a demonstration that ends in a wrong answer."""
-    off = _draws(seed, number, stream=1)(1, 10)
-    answer = str(int(problem.answer) + off)
-    told = problem.demonstration.removesuffix(problem.answer) + answer
+def wrong(problem: Problem) -> Problem:
+    """The same problem, with a demonstration that ends in one more than the answer."""
+    told = problem.demonstration.removesuffix(problem.answer)
+    more = str(int(problem.answer) + 1)
+    longer = len(more) - len(problem.answer)  # takes the place of a blank
+    told = told.removesuffix(" " * longer) + more
     return problem._replace(demonstration=told)
 
 
-def _draws(seed: int, number: int, stream: int = 0) -> Callable[[int, int], int]:
+def _draws(seed: int, number: int) -> Callable[[int, int], int]:
     """Numbers in [low, high), from Philox's own bits: the same in every NumPy."""
-    bits = np.random.Philox(key=[seed + (stream << 32), number])
+    bits = np.random.Philox(key=[seed, number])
     return lambda low, high: low + int(bits.random_raw()) % (high - low)

@@ -8,7 +8,7 @@ If too many do, the run stops with the first of these errors.
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 
 class Scored(NamedTuple):
-    parts: Float[np.ndarray, "N R"]  # NaN: could not be scored
+    parts: Float[np.ndarray, "R"]  # NaN: could not be scored
     faults: list[str]  # of each call that failed, why
 
 
@@ -54,43 +54,38 @@ class Pool:
                 except BaseException as error:
                     future.set_exception(error)
 
-    def submit(self, samples: Sequence[Sample]) -> list[list[Future]]:
-        """Begins to score, and returns at once: a row for each sample."""
-        rows = [[Future() for _ in self.rewards] for _ in samples]
-        for sample, futures in zip(samples, rows, strict=True):
-            for function, future in zip(self.rewards.values(), futures, strict=True):
-                future.began = None
-                self._calls.put((function, sample, future))
-        return rows
+    def submit(self, sample: Sample) -> list[Future]:
+        """Begins to score, and returns at once."""
+        futures = [Future() for _ in self.rewards]
+        for function, future in zip(self.rewards.values(), futures, strict=True):
+            future.began = None
+            self._calls.put((function, sample, future))
+        return futures
 
-    def collect(self, rows: list[list[Future]]) -> Scored:
-        """What was said of each; waits for it, but for no call longer than allowed."""
-        parts, faults = np.full((len(rows), len(self.rewards)), np.nan), []
-        for i, futures in enumerate(rows):
-            for j, (name, future) in enumerate(zip(self.rewards, futures, strict=True)):
-                value, fault = self._result(future)
-                if fault:
-                    faults.append(f"{name} {fault}")
-                elif value is not None:
-                    parts[i, j] = value
+    def collect(self, futures: list[Future]) -> Scored:
+        """What was said of one; waits for it, but for no call longer than allowed."""
+        parts, faults = np.full(len(futures), np.nan), []
+        for j, (name, future) in enumerate(zip(self.rewards, futures, strict=True)):
+            value, fault = self._result(future)
+            if fault:
+                faults.append(f"{name} {fault}")
+            elif value is not None:
+                parts[j] = value
         return Scored(parts, faults)
 
     def _result(self, future: Future) -> tuple[float | None, str]:
-        while not future.done():
-            began = future.began
-            left = self.seconds if began is None else began + self.seconds
-            left = left if began is None else left - time.monotonic()
-            if began is not None and left <= 0:
+        while True:
+            try:
+                error = future.exception(timeout=0.05)
+            except TimeoutError:
+                began = future.began  # None: it waits for a thread
+                if began is None or time.monotonic() < began + self.seconds:
+                    continue
                 self._start()  # in place of the thread that is lost
                 return None, f"took longer than {self.seconds:g} s"
-            try:
-                future.exception(timeout=min(max(left, 0.001), 0.1))
-            except TimeoutError:
-                continue
-        error = future.exception()
-        if error is not None:
-            return None, f"raised {type(error).__name__}: {error}"
-        return _number(future.result())
+            if error is not None:
+                return None, f"raised {type(error).__name__}: {error}"
+            return _number(future.result())
 
 
 def _number(value) -> tuple[float | None, str]:
@@ -102,11 +97,10 @@ def _number(value) -> tuple[float | None, str]:
     return float(value), ""
 
 
-def need_few(scored: Scored, most: float):
+def need_few(faults: int, calls: int, first: str, most: float):
     """Stops where more than such a share of the calls failed."""
-    share = len(scored.faults) / max(scored.parts.size, 1)
-    if share > most:
+    if faults > most * calls:
         raise Refused(
-            f"{len(scored.faults)} of {scored.parts.size} rewards failed; "
-            f"rewards.most_faults is {most:g}. The first: {scored.faults[0]}."
+            f"{faults} of {calls} rewards failed; rewards.most_faults is {most:g}. "
+            f"The first: {first}."
         )

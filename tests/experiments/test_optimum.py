@@ -1,4 +1,4 @@
-"""The quickstart: it learns, to where theory says, and repeats itself."""
+"""The optimum: it learns, to where theory says, and repeats itself."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from grpo_jax import cli, config, experiment, presets
 
-quickstart = experiment.load("experiments/quickstart.py")
+optimum = experiment.load("experiments/optimum.py")
 
 
 def closed_form(p, group_size, beta):
@@ -24,7 +24,7 @@ def closed_form(p, group_size, beta):
         binomial = np.convolve(binomial, [1 - p, p])
     q = k / group_size
     signal = (binomial * np.sqrt(q * (1 - q))).sum() * (1 / p + 1 / (1 - p))
-    share = 1 / quickstart.VOCABULARY
+    share = 1 / optimum.VOCABULARY
     return signal + beta * (share / p - (1 - share) / (1 - p))
 
 
@@ -33,7 +33,7 @@ def closed_form(p, group_size, beta):
 def test_the_optimum_is_the_root_of_the_closed_form(beta, group_size, float64):
     advantage = config.Advantage(eps=0.0)
     algorithm = config.Algorithm(group_size=group_size, beta=beta, advantage=advantage)
-    best = quickstart.optimum(algorithm)
+    best = optimum.optimum(algorithm)
     assert closed_form(best - 1e-4, group_size, beta) > 0
     assert closed_form(best + 1e-4, group_size, beta) < 0
 
@@ -47,7 +47,7 @@ def test_an_entropy_bonus_moves_the_optimum_by_its_slope(options, scale, float64
     algorithm = config.Algorithm(
         group_size=16, beta=0.4, advantage=advantage, entropy_coef=coef, **options
     )
-    best = quickstart.optimum(algorithm)
+    best = optimum.optimum(algorithm)
     # H = −p log p − (1−p) log((1−p)/9), and dH/dp = log((1−p) / 9p)
     slope = np.log((1 - best) / (9 * best))
     near = closed_form(best, 16, 0.4) * scale + coef * slope
@@ -66,7 +66,7 @@ def test_what_it_cannot_run_is_refused_before_anything_is_written(
     words, message, tmp_path, capsys
 ):
     workdir = tmp_path / "run"
-    words = ["train", "experiments/quickstart.py", "--workdir", str(workdir), *words]
+    words = ["train", "experiments/optimum.py", "--workdir", str(workdir), *words]
     assert cli.main(words) == 2
     assert message in capsys.readouterr().err and not workdir.exists()
 
@@ -75,34 +75,34 @@ def test_the_controller_steers_beta_wherever_the_kl_is_placed():
     for placed in ("loss", "reward"):
         kl = config.KL(placed=placed, estimator="k1", target=0.01, horizon=100.0)
         settings = dataclasses.replace(
-            quickstart.get_config(),
+            optimum.get_config(),
             algorithm=config.Algorithm(group_size=16, beta=0.4, kl=kl),
             optimizer=config.Optimizer(learning_rate=0.1),
             training=config.Training(steps=30),
         )
-        rows = [row for _, row in quickstart.train(settings)]
+        rows = [row for _, row in optimum.train(settings)]
         assert rows[-1]["beta"] > 0.4 and rows[-1]["kl"] > 0.01
 
 
 def test_the_optimum_is_unknown_where_the_batch_decides():
-    assert quickstart.optimum(presets.algorithm("kl_cov")) is None
-    assert quickstart.optimum(presets.algorithm("lite_ppo")) is None
-    assert quickstart.optimum(config.Algorithm(kl=config.KL(target=0.1))) is None
+    assert optimum.optimum(presets.algorithm("kl_cov")) is None
+    assert optimum.optimum(presets.algorithm("lite_ppo")) is None
+    assert optimum.optimum(config.Algorithm(kl=config.KL(target=0.1))) is None
 
 
 def test_it_learns_to_its_optimum():
-    settings = quickstart.get_config()
+    settings = optimum.get_config()
     training = dataclasses.replace(settings.training, steps=400)
     settings = dataclasses.replace(settings, training=training)
-    history = np.array([right for right, _ in quickstart.train(settings)])
+    history = np.array([right for right, _ in optimum.train(settings)])
     assert history[0].mean() < 0.2
     # Over ten seeds the mean of the last hundred steps is within 0.006 of the optimum.
-    assert abs(history[-100:].mean() - quickstart.optimum(settings.algorithm)) < 0.015
+    assert abs(history[-100:].mean() - optimum.optimum(settings.algorithm)) < 0.015
 
 
 def test_the_command_writes_settings_metrics_and_figure(tmp_path, capsys):
     words = ["--workdir", str(tmp_path / "run"), "--training.steps", "3"]
-    assert cli.main(["train", "experiments/quickstart.py", *words]) == 0
+    assert cli.main(["train", "experiments/optimum.py", *words]) == 0
     text = capsys.readouterr().out
     assert "training.steps = 3" in text and "optimum" in text and "7 + 2" in text
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -119,10 +119,10 @@ def test_the_command_writes_settings_metrics_and_figure(tmp_path, capsys):
 def test_other_methods_raise_the_right_answers_too(preset):
     algorithm = presets.algorithm(preset, group_size=8)
     settings = dataclasses.replace(
-        quickstart.get_config(),
+        optimum.get_config(),
         algorithm=algorithm,
         optimizer=config.Optimizer(learning_rate=0.1),
         training=config.Training(steps=30),
     )
-    history = [right.mean() for right, _ in quickstart.train(settings)]
+    history = [right.mean() for right, _ in optimum.train(settings)]
     assert history[-1] > 0.5 > 0.2 > history[0]

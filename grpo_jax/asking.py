@@ -1,0 +1,60 @@
+"""Problems asked of a policy, and its answers graded while others are being drawn."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jaxtyping import Array, Key
+
+from grpo_jax import rollout
+from grpo_jax.data.problem import Problem
+from grpo_jax.models import transformer
+from grpo_jax.pool import Answers, Question, Sampler
+from grpo_jax.rewards.grading import Graded, Grader
+from grpo_jax.task import Task
+
+
+class Asker(NamedTuple):
+    task: Task
+    sampler: Sampler
+    grader: Grader
+
+
+class Asked(NamedTuple):
+    """In the problems' order."""
+
+    problems: Sequence[Problem]
+    questions: list[Question]
+    groups: list[Answers]
+    texts: list[list[str | None]]
+    graded: Graded
+
+
+def ask(
+    asker: Asker,
+    params: transformer.Params,  # of programs.publish
+    problems: Sequence[Problem],
+    numbers: Sequence[int],  # draws follow from them, and the key
+    key: Key[Array, ""],
+    *,
+    budgets: Sequence[Sequence[int]] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,  # see rollout.answers
+) -> Asked:
+    task, strings = asker.task, asker.sampler.settings.stop_strings
+    decode = task.tokenizer.decode
+    budgets = budgets or [None] * len(problems)
+    tokens = map(task.question, problems)
+    questions = list(map(Question, numbers, tokens, budgets))
+    watch = rollout.stop_strings(strings, decode) if strings else None
+    of_number = dict(zip(numbers, problems, strict=True))
+    found = {}
+    given = params, questions, key, watch, meanwhile
+    for group in rollout.answers(asker.sampler, *given):
+        rows = zip(group.tokens, group.length, strict=True)
+        # Only a row that was given no budget is empty: it was not asked.
+        texts = [decode(row[:n].tolist()) if n else None for row, n in rows]
+        begun = asker.grader.submit(of_number[group.number], texts)
+        found[group.number] = group, texts, begun
+    groups, texts, begun = map(
+        list, zip(*(found[number] for number in numbers), strict=True)
+    )
+    return Asked(problems, questions, groups, texts, asker.grader.collect(begun))

@@ -1,0 +1,103 @@
+"""What a person sees of a run: progress, numbers, a few answers; or plain lines."""
+
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from grpo_jax.task import Task
+
+SHOWN = 3  # answers
+EVERY = 10.0  # seconds between lines, where there is no terminal
+KEYS = {
+    "loss": "loss",
+    "nll": "nll",
+    "reward_mean": "reward",
+    "eval/accuracy": "accuracy",
+    "kl": "KL",
+    "length_mean": "tokens",
+    "time/rollout": "rollout s",
+    "time/learn": "learn s",
+    "time/step": "step s",
+}
+
+
+class Screen:
+    """A progress bar on a terminal, and a line now and then elsewhere."""
+
+    def __init__(self, *, is_quiet: bool = False):
+        self.console = Console(highlight=False, quiet=is_quiet)
+        self.progress: Progress | None = None
+        self.said = 0.0
+
+    def begin(self, folder: pathlib.Path, task: Task, done: int, steps: int):
+        left_out = len(task.left_out)
+        self.tell(
+            f"{len(task.train)} problems to train on, {len(task.held_out)} held out"
+            + (
+                f", {left_out} left out: {'; '.join(task.left_out[:3])}"
+                * (left_out > 0)
+            )
+        )
+        self.tell(f"{folder}: step {done} of {steps}")
+        if self.console.is_terminal and not self.console.quiet:
+            columns = "{task.description}", "{task.completed}/{task.total}"
+            first, second = map(TextColumn, columns)
+            text = TextColumn("{task.fields[numbers]}")
+            bar = BarColumn(bar_width=None)
+            self.progress = Progress(
+                first, bar, second, TimeRemainingColumn(), text, console=self.console
+            )
+            self.bar = self.progress.add_task("", total=steps, numbers="")
+            self.progress.update(self.bar, completed=done)
+            self.progress.start()
+
+    def tell(self, text: str):
+        self.console.print(text, markup=False)
+
+    def show(self, row: dict[str, Any]):
+        """A row of metrics."""
+        shown = {k: row[k] for k in KEYS if isinstance(row.get(k), float)}
+        numbers = "  ".join(f"{KEYS[k]} {x:.3g}" for k, x in shown.items())
+        step, name = row["step"], row["stage"]
+        has_examined = "eval/accuracy" in row
+        if self.progress is not None:
+            given = {"completed": step, "description": name, "numbers": numbers}
+            self.progress.update(self.bar, **given)
+        elif has_examined or time.monotonic() > self.said + EVERY:
+            self.said = time.monotonic()
+            self.tell(f"{name} {step}  {numbers}")
+        if has_examined:
+            low, high = row["eval/accuracy_low"], row["eval/accuracy_high"]
+            share = f"{row['eval/accuracy']:.1%} ({low:.1%} to {high:.1%})"
+            self.tell(f"{name}, step {step}: {share} of held-out questions right")
+
+    def answers(self, table: Sequence[dict[str, Any]]):
+        """A few samples: green what was worth more than others, red what less."""
+        for row in table[:: max(1, len(table) // SHOWN)][:SHOWN]:
+            colour = "green" if row["advantage"] > 0 else "red"
+            colour = "dim" if row["advantage"] == 0 else colour
+            asked = " ".join(row["question"].split())[-60:]
+            said = " ".join(row["completion"].split())[-60:]
+            self.console.print(
+                f"  {escape(asked)} [{colour}]{escape(said)}[/] "
+                f"({row['advantage']:+.2f}; right: {escape(str(row['answer']))})"
+            )
+
+    def end(self, rows: Sequence[dict[str, Any]], figure: Any, folder: pathlib.Path):
+        examined = [row for row in rows if "eval/accuracy" in row]
+        self.close()
+        for row in (examined[:1] + examined[-1:]) if len(examined) > 1 else examined:
+            low, high = row["eval/accuracy_low"], row["eval/accuracy_high"]
+            share = f"{row['eval/accuracy']:.1%} (95%: {low:.1%} to {high:.1%})"
+            self.tell(f"step {row['step']}: {share} of held-out questions right")
+        self.tell(f"figure: {figure}\nnext: python -m grpo_jax evaluate {folder} --k 8")
+
+    def close(self):
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None

@@ -1,0 +1,62 @@
+"""A run's figure, drawn from its metrics."""
+
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path:
+    """Accuracy on held-out questions with its interval, and the reward in training."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    step, reward = _of(rows, "reward_mean")
+    if len(step):
+        axes.plot(step, reward, color="0.8", linewidth=0.7)
+        width = max(1, len(step) // 40)
+        smooth = np.convolve(reward, np.ones(width) / width, "valid")
+        middle = step[(width - 1) // 2 :][: len(smooth)]
+        axes.plot(middle, smooth, color="C0", label="reward in training")
+    step, share = _of(rows, "eval/accuracy")
+    if len(step):
+        _, low = _of(rows, "eval/accuracy_low")
+        _, high = _of(rows, "eval/accuracy_high")
+        bars = np.stack([share - low, high - share])
+        axes.errorbar(
+            step,
+            share,
+            np.maximum(bars, 0),
+            color="C3",
+            marker="o",
+            capsize=3,
+            label="accuracy, held-out questions (95%)",
+        )
+    _mark_stages(axes, rows)
+    axes.set(xlabel="step", ylim=(min(0, *axes.get_ylim()), 1.02))
+    axes.legend(loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path
+
+
+def _of(rows: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    found = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    step, value = zip(*found, strict=True) if found else ((), ())
+    return np.array(step), np.array(value)
+
+
+def _mark_stages(axes, rows: Sequence[dict]):
+    for before, row in itertools.pairwise(rows):
+        if before["stage"] != row["stage"]:
+            axes.axvline(before["step"], color="0.6", linestyle=":")
+            axes.annotate(
+                row["stage"], (before["step"], 1), xytext=(3, -10), fontsize=8,
+                textcoords="offset points", color="0.4",
+            )  # fmt: skip

@@ -1,0 +1,135 @@
+"""A run's task: problems to train on and to be examined on, as a model reads them."""
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from grpo_jax import config
+from grpo_jax.data import arithmetic, problem, sets
+from grpo_jax.data.problem import Problem
+from grpo_jax.data.settings import GENERATED
+from grpo_jax.models.spec import Spec
+from grpo_jax.section import Refused
+from grpo_jax.text import answers, prompts
+from grpo_jax.text.tokenizer import Tokenizer
+
+SEED = 0  # of generated problems: the same for runs of every seed
+
+
+class Task(NamedTuple):
+    """Problems, each with the tokens of its question."""
+
+    train: list[Problem]
+    held_out: list[Problem]
+    left_out: list[str]  # where those stand that could not be asked, and why
+    settings: config.Data
+    tokenizer: Tokenizer
+
+    def problem(self, seed: int, number: int) -> Problem:
+        """Question `number` of the stream that a seed asks."""
+        return self.train[self.row(seed, number)]
+
+    def row(self, seed: int, number: int) -> int:
+        return problem.row(seed, number, len(self.train))
+
+    def question(self, asked: Problem) -> list[int]:
+        chosen = self.settings
+        return prompts.prompt(
+            asked.question,
+            self.tokenizer,
+            instruction=chosen.instruction,
+            wrapping=chosen.wrapping,
+            examples=_examples(self.train[: chosen.shots]),
+        )
+
+    @property
+    def checker(self) -> str:
+        """The reward function that judges answers of these data."""
+        return "exact" if self.settings.name == "sums" else "correct"
+
+    def said(self, completion: str) -> Hashable | None:
+        """The answer that a text gives: equal for equal ones, None if there is none."""
+        found = completion if self.checker == "exact" else answers.final(completion)
+        return None if not found or not found.strip() else answers.canonical(found)
+
+    def is_right(self, asked: Problem, said: Hashable | None) -> bool:
+        return said is not None and said == answers.canonical(asked.answer)
+
+    def answer(self, told: str) -> list[int]:
+        """What an answer in a demonstration says, and its end."""
+        return [*self.tokenizer.encode(told), self.tokenizer.stop_ids[0]]
+
+
+def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
+    """Reads the data; leaves out what is too long for the model."""
+    chosen = settings.data
+    found, left_out = _problems(chosen, chosen.split)
+    if chosen.test is None:
+        share = chosen.held_out
+        is_held_out = [problem.is_held_out(p.question, share) for p in found]
+        train = [p for p, out in zip(found, is_held_out, strict=True) if not out]
+        held_out = [p for p, out in zip(found, is_held_out, strict=True) if out]
+    else:
+        train = found
+        held_out, more = _problems(chosen, chosen.test)
+        left_out += more
+    task = Task(train, held_out, left_out, chosen, tokenizer)
+    room = spec.max_length - settings.sampling.max_new
+    longest = min(settings.sampling.max_prompt or room, room)
+    train, long = _short(task, train, longest)
+    held_out, more = _short(task, held_out, longest)
+    task = task._replace(
+        train=train, held_out=held_out, left_out=left_out + long + more
+    )
+    if not train:
+        raise Refused(
+            f"data.name is {chosen.name!r}; no problem is left to train on, of "
+            f"{len(found)}, with at most {longest} tokens a question. Raise "
+            "sampling.max_prompt, or lower sampling.max_new or data.held_out."
+        )
+    return task
+
+
+def demonstrated(task: Task) -> list[Problem]:
+    """The problems with a demonstration, for sft."""
+    found = [p for p in task.train if p.demonstration]
+    if not found:
+        raise Refused(
+            f"data.name is {task.settings.name!r}, whose problems have no "
+            "demonstration, and stages has 'sft', which learns from them. Name their "
+            "column in data.demonstration, or leave that stage out."
+        )
+    return found
+
+
+def _problems(chosen: config.Data, split: str) -> tuple[list[Problem], list[str]]:
+    if chosen.name in GENERATED:
+        return _generated(chosen), []
+    columns = sets.Columns(chosen.question, chosen.answer, chosen.demonstration)
+    return tuple(sets.read(chosen.name, split, columns))
+
+
+def _generated(chosen: config.Data) -> list[Problem]:
+    """Different ones; so many of them are told wrongly."""
+    make = {"sums": arithmetic.total, "chains": arithmetic.chain}[chosen.name]
+    found = {}
+    for number in range(chosen.count):
+        one = make(SEED, number, chosen.size)
+        if problem.is_held_out(f"wrong {number}", chosen.wrong):
+            one = arithmetic.wrong(one)
+        found.setdefault(one.question, one)
+    return list(found.values())
+
+
+def _short(task: Task, problems: Sequence[Problem], longest: int):
+    kept, long = [], []
+    for one in problems:
+        n = len(task.question(one))
+        if n <= longest:
+            kept.append(one)
+        else:
+            long.append(f"{one.question[:60]!r}: {n} tokens, at most {longest} fit")
+    return kept, long
+
+
+def _examples(solved: Sequence[Problem]) -> str:
+    return "".join(f"{p.question}\n{p.demonstration or p.answer}\n\n" for p in solved)

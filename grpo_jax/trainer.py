@@ -1,0 +1,210 @@
+"""Online learning, as in the paper's Algorithm 1: sample, reward, compare, update.
+
+One step: the policy of now answers B questions, G times each; rewards come in while
+more is drawn; advantages and updates follow (see `learner`). All that a method chooses
+is in its settings.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from grpo_jax import (
+    allocation,
+    asking,
+    crossing,
+    groups,
+    learner,
+    prng,
+    programs,
+    sampled,
+    stage,
+)
+from grpo_jax.groups import Group
+from grpo_jax.losses import kl, statistics
+from grpo_jax.models import transformer
+from grpo_jax.rewards import calls
+from grpo_jax.section import Refused
+from grpo_jax.stage import Found, State
+
+
+class Drawn(NamedTuple):
+    """For one step: what this process learns from, and what all spent on it."""
+
+    groups: list[Group]
+    baseline: Float[np.ndarray, "B"] | None
+    rounds: int
+    questions: int
+    samples: int
+    faults: int
+
+
+class Online:
+    """The stage in which a policy learns from what it says."""
+
+    def __init__(self, run: stage.Run, first: int):
+        chosen, self.first = run.settings, first
+        algorithm, self.steps = chosen.algorithm, chosen.training.steps
+        if algorithm.advantage.supervision == "process":
+            raise Refused(
+                "algorithm.advantage.supervision is 'process'; no reward of steps is "
+                "there yet. Set it to outcome."
+            )
+        updates = self.steps * algorithm.mu * algorithm.minibatches
+        self.run, self.settings = run, chosen
+        self.learner = learner.make(run.spec, chosen, updates, run.mesh)
+        self.asker = stage.asker(run, chosen.sampling, algorithm.group_size)
+        self.greedy = stage.asker(run, stage.greedily(chosen.sampling), 1)
+        self.kinds = sorted({problem.kind for problem in run.task.train})
+        self.values = programs.forward(statistics.values)
+
+    def begin(self, params: transformer.Params, key: Key[Array, ""]) -> State:
+        host = {"beta": self.settings.algorithm.beta, "questions": 0, "seen": {}}
+        return State(learner.begin(self.learner, params, key), host)
+
+    def prepare(self, state: State, folder: pathlib.Path):
+        """Nothing: each step asks its own questions."""
+
+    def step(
+        self, state: State, number: int, meanwhile: Callable[[], None]
+    ) -> tuple[State, Found]:
+        (learned, host), start = state, time.perf_counter()
+        drawn = self.draw(learned, host, number, meanwhile)
+        given = drawn.groups
+        rollout = sampled.stack(
+            [group.question for group in given], [group.answers for group in given]
+        )
+        rewards = groups.rewards(
+            self.settings,
+            self.kinds,
+            given,
+            rollout.completion.shape[-1],
+            drawn.baseline,
+        )
+        middle = time.perf_counter()
+        key = self.run.key(prng.Stream.SELECT, number)
+        learned, measured, advantage = learner.learn(
+            self.learner, learned, rollout, rewards, key, beta=host["beta"]
+        )
+        learned = learner.follow(self.learner, learned, number + 1 - self.first)
+        host = self.after(host, drawn, measured)
+        seconds = {"rollout": middle - start, "learn": time.perf_counter() - middle}
+        names = self.asker.grader.names
+        told = groups.numbers(names, given) | {
+            "beta": host["beta"],
+            "questions": host["questions"],
+            "samples/drawn": drawn.samples,
+            "samples/faults": drawn.faults,
+            "groups/rounds": drawn.rounds,
+        }
+
+        def table():
+            return groups.table(names, given, rewards, crossing.own(advantage))
+
+        return State(learned, host), Found(measured, told, seconds, table)
+
+    def draw(
+        self, learned: learner.State, host: dict, number: int, meanwhile: Callable
+    ) -> Drawn:
+        """Groups for one step: so many questions, or more until enough are mixed."""
+        chosen, names = self.settings.groups, self.asker.grader.names
+        params = stage.published(self.run, self.asker, self.learner, learned)
+        key = self.run.key(prng.Stream.SAMPLE, number)
+        B, first = self.settings.training.batch_size, host["questions"]
+        own, found, others, faults, samples = self.own(B), [], [], [], 0
+        for round_ in range(chosen.rounds if chosen.mixed else 1):
+            asked = range(first + round_ * B, first + (round_ + 1) * B)
+            budgets = self.budgets(host["seen"], asked)[own]
+            answered = self.ask(params, asked[own], budgets, key, meanwhile)
+            faults += answered.graded.faults
+            samples += int((budgets > 0).sum())
+            for group in groups.of(answered):
+                teaches = not chosen.mixed or groups.is_mixed(self.settings, group)
+                (found if teaches else others).append(group)
+            need = len(asked[own])
+            if crossing.agreed(need - len(found))[0] <= 0:
+                break
+        samples, failed = crossing.summed(samples, len(faults))
+        first_fault = (faults or ["of another process"])[0]
+        most = self.settings.rewards.most_faults
+        calls.need_few(failed, samples * len(names), first_fault, most)
+        others = [group._replace(is_trained=False) for group in others]
+        kept = [*found, *others][:need]
+        rounds = round_ + 1
+        spent = rounds, rounds * B, samples, failed
+        return Drawn(kept, self.baseline(params, kept, key), *spent)
+
+    def own(self, count: int) -> slice:
+        """Of so many questions, those of this process."""
+        process, processes = crossing.place()
+        if count % processes:
+            raise Refused(
+                f"training.batch_size is {count}, which {processes} processes do not "
+                f"share equally. {count + -count % processes} would do."
+            )
+        each = count // processes
+        return slice(process * each, (process + 1) * each)
+
+    def ask(self, params, numbers: Sequence[int], budgets, key, meanwhile):
+        seed, task = self.settings.seed, self.run.task
+        problems = [task.problem(seed, number) for number in numbers]
+        return asking.ask(
+            self.asker,
+            params,
+            problems,
+            numbers,
+            key,
+            budgets=budgets.tolist(),
+            meanwhile=meanwhile,
+        )
+
+    def budgets(self, seen: dict, numbers: Sequence[int]) -> np.ndarray:
+        """Tokens that each sample may have, [B, G]; 0: it is not drawn."""
+        G, chosen = self.settings.algorithm.group_size, self.settings.groups
+        count = np.full(len(numbers), G)
+        if chosen.allocation == "neyman":
+            rows = [self.row(number) for number in numbers]
+            overall = np.sum([(0.0, 0.0), *seen.values()], 0)
+            variance = allocation.spread([seen.get(row) for row in rows], overall)
+            total = chosen.mean * len(numbers)
+            count = allocation.allot(variance, total, chosen.least, G)
+        return (np.arange(G) < count[:, None]) * self.settings.sampling.max_new
+
+    def row(self, number: int) -> str:
+        """Where question `number` stands in the data, as JSON names it."""
+        return str(self.run.task.row(self.settings.seed, number))
+
+    def baseline(self, params, kept: list[Group], key) -> np.ndarray | None:
+        """What the likeliest answers are given, where that is compared with."""
+        advantage = self.settings.algorithm.advantage
+        if advantage.estimator != "given":
+            return None
+        problems = [group.problem for group in kept]
+        numbers = [group.question.number for group in kept]
+        asked = asking.ask(self.greedy, params, problems, numbers, key)
+        reward = groups.total(self.settings, asked.graded.parts[:, 0])
+        weight = (advantage.reward_weights or (1.0,))[-1]
+        less = weight * groups.penalty(self.settings, asked.groups)[:, 0]
+        return np.nan_to_num(reward + less)
+
+    def after(self, host: dict, drawn: Drawn, measured: statistics.Statistics) -> dict:
+        """What the next step needs to know."""
+        seen, beta, chosen = host["seen"], host["beta"], self.settings
+        if chosen.groups.allocation == "neyman":
+            number = np.array([group.question.number for group in drawn.groups])
+            reward = np.stack([groups.total(chosen, g.parts) for g in drawn.groups])
+            of_all = map(crossing.gathered, (number, reward))
+            seen = dict(seen)
+            for i, of_group in zip(*of_all, strict=True):
+                row = self.row(int(i))
+                seen[row] = allocation.after(seen.get(row), of_group)
+        if chosen.algorithm.kl.target is not None:
+            now = crossing.down(self.values({"kl": measured["kl"]}))["kl"]
+            (samples,) = crossing.summed(drawn.samples)
+            beta = float(kl.next_beta(chosen.algorithm.kl, beta, now, samples))
+        questions = host["questions"] + drawn.questions
+        return {"beta": beta, "questions": questions, "seen": seen}
