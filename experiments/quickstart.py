@@ -8,19 +8,24 @@ which answers are right is something that only the reward knows.
 """
 
 from grpo_jax import config
-from grpo_jax.models.settings import Model, Tiny
+from grpo_jax.models.settings import Model, Numerics, Tiny
 
 
 def get_config() -> config.Config:
     return config.Config(
         stages=("sft", "online"),
-        model=Model(tiny=Tiny(layers=4, width=128, ffw=384, max_length=32)),
+        model=Model(
+            tiny=Tiny(layers=2, width=128, ffw=512, max_length=32),
+            numerics=Numerics(remat="none"),
+        ),
         data=config.Data(name="sums", count=4000, size=2, wrong=0.6),
-        sft=config.SFT(steps=400, batch_size=128, learning_rate=2e-3),
+        sft=config.SFT(steps=600, batch_size=128, learning_rate=2e-3),
         algorithm=config.Algorithm(group_size=16, beta=0.0),
         sampling=config.Sampling(temperature=1.0, max_new=4, segment=4),
-        optimizer=config.Optimizer(learning_rate=3e-4),
-        training=config.Training(steps=400, batch_size=32),
-        evaluation=config.Evaluation(every=100),
-        keep=config.Keep(every=200),
+        optimizer=config.Optimizer(
+            learning_rate=5e-4, schedule="cosine", final_rate=0.1, b2=0.95
+        ),
+        training=config.Training(steps=200, batch_size=32),
+        evaluation=config.Evaluation(every=50),
+        keep=config.Keep(every=200, samples=50),
     )

@@ -9,7 +9,9 @@ the one before it is, and it is told.
 import hashlib
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -24,7 +26,11 @@ class Checkpoints:
     """Those of one run; `tell` is given what a person should know."""
 
     def __init__(self, folder: pathlib.Path, keep: config.Keep, tell: Callable):
-        self.folder, self.tell = folder.absolute(), tell
+        self.folder = folder.absolute()
+        if crossing.place()[0] == 0:
+            _settle(self.folder, tell)
+        crossing.agreed(0)  # nobody looks before that is done
+        self.latest = max(_steps(self.folder), default=None)
         preserve = ocp.training.preservation_policies
         kept = [preserve.LatestN(keep.latest)]
         if keep.best:
@@ -37,7 +43,8 @@ class Checkpoints:
             preservation_policy=preserve.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
         )
-        self.saving: tuple[int, Any] | None = None
+        self.pool = ThreadPoolExecutor(1)
+        self.saving: Future | None = None
 
     def save(
         self,
@@ -51,43 +58,32 @@ class Checkpoints:
         items = _items(state) | {HOST: host}
         metrics = {METRIC: -1.0 if accuracy is None else accuracy}
         saving = self.orbax.save_checkpointables_async(step, items, metrics=metrics)
-        self.saving = step, saving
+        self.saving = self.pool.submit(self._complete, step, saving)
 
     def wait(self):
-        """Until what was begun is complete, and its digests are written."""
-        if self.saving is None:
-            return
-        (step, saving), self.saving = self.saving, None
+        """Until what was begun is complete."""
+        if self.saving is not None:
+            saving, self.saving = self.saving, None
+            saving.result()
+
+    def _complete(self, step: int, saving: Any):
+        """Writes the digests of what Orbax wrote; those of steps that are gone go."""
         saving.result()
         if crossing.place()[0] == 0:
             found = json.dumps(_digests(self.folder / str(step)), indent=1)
-            workdir.replace(self._digest(step), found + "\n")
+            workdir.replace(_digest(self.folder, step), found + "\n")
             steps = {str(one) for one in self.steps()}
-            for old in self._digest(step).parent.glob("*.json"):
+            for old in _digest(self.folder, step).parent.glob("*.json"):
                 if old.stem not in steps:
                     old.unlink()
 
     def close(self):
+        self.pool.shutdown()
         self.wait()
         self.orbax.close()
 
     def steps(self) -> list[int]:
         return sorted(found.step for found in self.orbax.checkpoints)
-
-    def settle(self) -> int | None:
-        """The last step that is whole; what is behind it is taken away."""
-        found = None
-        for step in reversed(self.steps()):
-            wrong = self._wrong(step)
-            if not wrong:
-                found = step
-                break
-            self.tell(f"checkpoint {step} is not used: {wrong}")
-        crossing.agreed(0)  # all have looked before any is taken away
-        for step in self.steps():
-            if found is None or step > found:
-                self.orbax.delete(step)
-        return found
 
     def best(self) -> int:
         """The step with the highest accuracy, of those that are there."""
@@ -116,27 +112,53 @@ class Checkpoints:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), there)
         return self.orbax.load_checkpointables(step, place(shapes))
 
-    def _digest(self, step: int) -> pathlib.Path:
-        return self.folder.parent / "digests" / f"{step}.json"
-
-    def _wrong(self, step: int) -> str:
-        """What is wrong with it; nothing, if it is as it was written."""
-        path = self._digest(step)
-        if not path.is_file():
-            return "it was not completed"
-        expected, found = (
-            json.loads(path.read_text()),
-            _digests(self.folder / str(step)),
-        )
-        differing = [k for k in expected if found.get(k) != expected[k]]
-        if differing:
-            missing = [k for k in differing if k not in found]
-            how = "is missing" if missing else "was changed"
-            return f"{(missing or differing)[0]} {how} since it was written"
-        return ""
-
 
 POLICY, FROZEN, REST, HOST = "policy", "frozen", "rest", "host"
+
+
+def whole(folder: pathlib.Path) -> list[int]:
+    """The steps in a folder of checkpoints that are as they were written."""
+    return [step for step in _steps(folder) if not _wrong(folder, step)]
+
+
+def copy(source: pathlib.Path, target: pathlib.Path, step: int):
+    """One step, from one folder of checkpoints to another that has none."""
+    shutil.copytree(source / str(step), target / str(step), dirs_exist_ok=True)
+    _digest(target, step).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_digest(source, step), _digest(target, step))
+
+
+def _settle(folder: pathlib.Path, tell: Callable) -> int | None:
+    """The last step that is whole; what is behind it is taken away."""
+    for step in reversed(_steps(folder)):
+        wrong = _wrong(folder, step)
+        if not wrong:
+            return step
+        tell(f"checkpoint {step} is not used: {wrong}")
+        shutil.rmtree(folder / str(step))
+    return None
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    return sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal())
+
+
+def _digest(folder: pathlib.Path, step: int) -> pathlib.Path:
+    return folder.parent / "digests" / f"{step}.json"
+
+
+def _wrong(folder: pathlib.Path, step: int) -> str:
+    """What is wrong with it; nothing, if it is as it was written."""
+    path = _digest(folder, step)
+    if not path.is_file():
+        return "it was not completed"
+    expected, found = json.loads(path.read_text()), _digests(folder / str(step))
+    differing = [k for k in expected if found.get(k) != expected[k]]
+    if differing:
+        missing = [k for k in differing if k not in found]
+        how = "is missing" if missing else "was changed"
+        return f"{(missing or differing)[0]} {how} since it was written"
+    return ""
 
 
 def _items(state: learner.State) -> dict[str, dict[str, Any]]:

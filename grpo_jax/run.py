@@ -43,9 +43,11 @@ from grpo_jax.losses import statistics
 from grpo_jax.models import load, transformer
 from grpo_jax.rewards.calls import Reward
 from grpo_jax.rewards.grading import Grader
+from grpo_jax.section import Refused
 from grpo_jax.stage import Found, State
 
 KINDS = stages.KINDS | {"online": trainer.Online}
+CHECKPOINTS = "checkpoints"
 ACCURACY = evaluate.PREFIX + "accuracy"
 
 
@@ -129,7 +131,7 @@ class _Driver:
 
     def train(self) -> Result:
         keep, tell = self.settings.keep, self.screen.tell
-        self.kept = checkpoint.Checkpoints(self.folder / "checkpoints", keep, tell)
+        self.kept = checkpoint.Checkpoints(self.folder / CHECKPOINTS, keep, tell)
         leg, step, state = self._resumed()
         if crossing.place()[0] == 0:
             board = str(self.folder / "tensorboard")
@@ -148,7 +150,7 @@ class _Driver:
 
     def _resumed(self) -> tuple[Leg, int, State]:
         """Where the run is."""
-        step = self.kept.settle()
+        step = self.kept.latest
         if crossing.place()[0] == 0:
             workdir.keep_until(self.metrics, -1 if step is None else step)
         if step is None:
@@ -288,8 +290,8 @@ class _Driver:
 
 def _settle(settings: config.Config, folder: pathlib.Path, fork_from, screen):
     """Makes the folder that of these settings, or refuses it."""
-    if fork_from is not None:
-        checkpoint.fork(fork_from, folder)
+    if fork_from is not None and not (folder / workdir.CONFIG).exists():
+        _fork(fork_from, folder, screen)
     described = {"config": dataclasses.asdict(settings), **_circumstances()}
     # How long, how often examined and what is kept may change; no update does.
     may_change = ["evaluation.", "keep."]
@@ -299,6 +301,19 @@ def _settle(settings: config.Config, folder: pathlib.Path, fork_from, screen):
     changed = workdir.settle(folder, described, may_change)
     for name, (before, now) in changed.items():
         screen.tell(f"{name} was {before!r}, and is {now!r} from here on")
+
+
+def _fork(source: pathlib.Path, folder: pathlib.Path, screen: display.Screen):
+    """Begins a run where another one is; that one stays as it is."""
+    at = source / CHECKPOINTS
+    steps = checkpoint.whole(at)
+    if not steps:
+        raise Refused(f"--fork-from is {source}, where no checkpoint is whole.")
+    checkpoint.copy(at, folder / CHECKPOINTS, steps[-1])
+    rows = workdir.rows(source / workdir.METRICS)
+    kept = [workdir.line(row) for row in rows if row["step"] <= steps[-1]]
+    workdir.replace(folder / workdir.METRICS, "".join(kept))
+    screen.tell(f"{folder} goes on from step {steps[-1]} of {source}")
 
 
 def _mesh(axes: tuple[int, int, int] | None) -> jax.sharding.Mesh:

@@ -1,0 +1,247 @@
+"""Kills runs with SIGKILL, again and again, and compares what they leave in the end.
+
+    python -m tests.chaos [--kills 50] [--methods grpo sft ...] [--seed 0]
+
+A run is a program of its own. It dies at a random one of its events: crossings between
+host and device, lines and files half written, saves begun, saved or not yet complete.
+Started again with the same command, it must end with the rows, the tables and the
+parameters of a run that was never killed, bit for bit.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+SMALL = {
+    "evaluation.questions": 8,
+    "evaluation.every": 3,
+    "keep.every": 2,
+    "keep.samples": 2,
+    "sft.steps": 3,
+    "sft.batch_size": 4,
+    "training.steps": 4,
+    "training.batch_size": 4,
+    "algorithm.group_size": 4,
+    "rft.steps": 3,
+    "rft.batch_size": 4,
+    "rft.questions": 8,
+    "dpo.steps": 3,
+    "dpo.batch_size": 2,
+    "dpo.questions": 8,
+}
+ONLINE = ("online",)
+METHODS = {
+    "grpo": {"stages": ("sft", "online"), "algorithm.beta": 0.1, "reference.every": 2},
+    "ppo": {"preset": "ppo", "stages": ONLINE},
+    "mu": {"stages": ONLINE, "algorithm.mu": 2, "algorithm.minibatches": 2},
+    "lora": {"stages": ("sft", "online"), "model.lora.rank": 2, "algorithm.beta": 0.1},
+    "mixed": {"stages": ONLINE, "groups.mixed": True, "groups.rounds": 3},
+    "neyman": {
+        "stages": ONLINE,
+        "groups.allocation": "neyman",
+        "groups.mean": 3,
+        "algorithm.loss_mean": "per_question",
+    },
+    "kl": {"stages": ONLINE, "algorithm.beta": 0.1, "algorithm.kl.target": 0.01},
+    "rft": {"stages": ("rft",)},
+    "dpo": {"stages": ("sft", "dpo")},
+}
+
+
+def lucky(question: str, completion: str, answer: str) -> float:
+    """A reward that a model which has learned nothing gets as often as not."""
+    return float(len(completion.strip()) % 2)
+
+
+def settings(method: str):
+    """Of a run that takes seconds."""
+    from grpo_jax import config, presets
+    from grpo_jax.models.settings import Lora, Model, Tiny
+
+    chosen = dict(METHODS[method])
+    preset = chosen.pop("preset", None)
+    stages = chosen["stages"]
+    tree = {"stages": stages, "seed": 3}
+    for path, value in (SMALL | chosen).items():
+        section, _, field = path.rpartition(".")
+        unused = section in ("sft", "rft", "dpo") and section not in stages
+        if section and not unused:
+            tree.setdefault(section, {})[field] = value
+    group_size = tree["algorithm"].pop("group_size")
+    kl = config.KL(**tree.pop("algorithm.kl", {}))
+    algorithm = {"group_size": group_size, "beta": 0.0, "kl": kl} | tree["algorithm"]
+    if preset:
+        tree["algorithm"] = presets.algorithm(preset)
+    else:
+        tree["algorithm"] = config.Algorithm(**algorithm)
+    sizes = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "ffw": 16}
+    lora = Lora(**tree.pop("model.lora", {}))
+    tree["model"] = Model(tiny=Tiny(**sizes, max_length=32), lora=lora)
+    tree["data"] = {"count": 60, "size": 1}
+    tree["rewards"] = {"functions": ("lucky",)}
+    tree["sampling"] = config.Sampling(temperature=1.0, max_new=4, segment=2)
+    tree["optimizer"] = config.Optimizer(learning_rate=0.01)
+    kinds = {f: type(getattr(config.Config(), f)) for f in vars(config.Config())}
+    made = {k: kinds[k](**v) if isinstance(v, dict) else v for k, v in tree.items()}
+    return config.Config(**made)
+
+
+# In the run -----------------------------------------------------------------------------
+def child(method: str, folder: str, at: int, delay: float):
+    """The run, which dies at its event `at`, or so much later; 0: it lives."""
+    count = watch(at, delay)
+    import jax
+
+    from grpo_jax import display, run
+
+    screen = display.Screen(is_quiet=True)
+    rewards = {"lucky": lucky}
+    found = run.train(
+        settings(method), pathlib.Path(folder), rewards=rewards, screen=screen
+    )
+    digest = hashlib.sha256()
+    for x in jax.tree.leaves(found.model.params):
+        digest.update(bytes(memoryview(jax.device_get(x)).cast("B")))
+    print(json.dumps({"events": count[0], "params": digest.hexdigest()}))
+
+
+def watch(at: int, delay: float) -> list[int]:
+    """Counts events, and dies at one of them."""
+    from grpo_jax import checkpoint, crossing, learner, offline, pool, workdir
+
+    count = [0]
+
+    def event(before=lambda: None):
+        count[0] += 1
+        if count[0] != at:
+            return
+        if delay:
+            threading.Timer(delay, die).start()
+        else:
+            before()
+            die()
+
+    def around(place, name):
+        function = getattr(place, name)
+
+        def watched(*args, **kwargs):
+            event()
+            return function(*args, **kwargs)
+
+        setattr(place, name, watched)
+
+    for place, name in (
+        (crossing, "up"),
+        (crossing, "down"),
+        (learner, "learn"),
+        (offline, "learn_texts"),
+        (offline, "learn_pairs"),
+        (pool.Pool, "dispatch"),
+        (checkpoint.Checkpoints, "save"),
+        (checkpoint.Checkpoints, "_complete"),
+        (checkpoint, "_digests"),
+    ):
+        around(place, name)
+    append, replace = workdir.append, workdir.replace
+
+    def half(path, text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(text[: len(text) // 2])
+
+    def append_half(path, row):
+        event(lambda: half(path, workdir.line(row)))
+        append(path, row)
+
+    def replace_half(path, text):
+        event(lambda: half(path.with_name(path.name + ".new"), text))
+        replace(path, text)
+
+    workdir.append, workdir.replace = append_half, replace_half
+    return count
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# Outside --------------------------------------------------------------------------------
+def start(method: str, folder: pathlib.Path, at: int = 0, delay: float = 0.0):
+    """The run's last words, or None if it died as it should."""
+    command = [sys.executable, "-m", "tests.chaos", "--child", method, str(folder)]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    done = subprocess.run(
+        [*command, str(at), str(delay)], env=environment, capture_output=True, text=True
+    )
+    if at and done.returncode == -signal.SIGKILL:
+        return None
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def left(folder: pathlib.Path) -> dict[str, object]:
+    """What a run leaves, without how long it took."""
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    metrics = [
+        {k: x for k, x in row.items() if not k.startswith(("time/", "perf/"))}
+        for row in rows
+    ]
+    tables = {p.name: p.read_text() for p in (folder / "samples").glob("*")}
+    return {"metrics": metrics, "tables": tables}
+
+
+def torment(method: str, kills: int, rng: random.Random, root: pathlib.Path) -> int:
+    """Kills runs of a method so often, and compares each that comes to its end."""
+    whole, killed, runs = root / f"{method}-whole", 0, 0
+    expected = start(method, whole)
+    while killed < kills:
+        folder, runs = root / f"{method}-{runs}", runs + 1
+        found = None
+        while found is None:
+            at = rng.randint(1, expected["events"]) if killed < kills else 0
+            delay = rng.choice([0.0, 0.0, rng.random() / 5])
+            found = start(method, folder, at, delay)
+            killed += found is None
+        assert found["params"] == expected["params"], folder
+        assert left(folder) == left(whole), folder
+    return runs
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--child", nargs=4)
+    given = parser.parse_args()
+    if given.child:
+        method, folder, at, delay = given.child
+        return child(method, folder, int(at), float(delay))
+    rng, began = random.Random(given.seed), time.monotonic()
+    each = -(-given.kills // len(given.methods))
+    with tempfile.TemporaryDirectory() as root:
+        for method in given.methods:
+            runs = torment(method, each, rng, pathlib.Path(root))
+            seconds = time.monotonic() - began
+            print(
+                f"{method}: {each} kills in {runs} runs, all as if there had been none "
+                f"({seconds:.0f} s)",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
