@@ -3,8 +3,9 @@
     python -m grpo_jax train experiments/quickstart.py
 
 A byte-level transformer of 0.6M parameters, made from scratch, learns from a short SFT
-how sums are answered: 47+8=55. Half of the demonstrations end in a wrong number, so
-which answers are right is something that only the reward knows.
+how sums are done: by columns, and then whole. `27+ 5=` is answered `12  2  32`. Six of
+ten demonstrations end in a number that is one too high, so what is right is something
+that only the reward knows.
 """
 
 from grpo_jax import config
@@ -19,13 +20,13 @@ def get_config() -> config.Config:
             numerics=Numerics(remat="none"),
         ),
         data=config.Data(name="sums", count=4000, size=2, wrong=0.6),
-        sft=config.SFT(steps=600, batch_size=128, learning_rate=2e-3),
+        sft=config.SFT(steps=350, batch_size=128, learning_rate=3e-3),
         algorithm=config.Algorithm(group_size=16, beta=0.0),
-        sampling=config.Sampling(temperature=1.0, max_new=4, segment=4),
+        sampling=config.Sampling(temperature=1.0, max_new=10, segment=10),
         optimizer=config.Optimizer(
-            learning_rate=5e-4, schedule="cosine", final_rate=0.1, b2=0.95
+            learning_rate=5e-4, schedule="cosine", final_rate=0.1, warmup=20, b2=0.95
         ),
-        training=config.Training(steps=200, batch_size=32),
+        training=config.Training(steps=120, batch_size=32),
         evaluation=config.Evaluation(every=50),
         keep=config.Keep(every=200, samples=50),
     )

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 
 def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path:
     """Accuracy on held-out questions with its interval, and the reward in training."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     step, reward = _of(rows, "reward_mean")
     if len(step):
         axes.plot(step, reward, color="0.8", linewidth=0.7)
@@ -39,10 +36,10 @@ def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path
         )
     _mark_stages(axes, rows)
     axes.set(xlabel="step", ylim=(min(0, *axes.get_ylim()), 1.02))
-    axes.legend(loc="lower right")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
     return path
 
 

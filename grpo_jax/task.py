@@ -44,12 +44,13 @@ class Task(NamedTuple):
     @property
     def checker(self) -> str:
         """The reward function that judges answers of these data."""
-        return "exact" if self.settings.name == "sums" else "correct"
+        return "last" if self.settings.name == "sums" else "correct"
 
     def said(self, completion: str) -> Hashable | None:
         """The answer that a text gives: equal for equal ones, None if there is none."""
-        found = completion if self.checker == "exact" else answers.final(completion)
-        return None if not found or not found.strip() else answers.canonical(found)
+        read = answers.last if self.checker == "last" else answers.final
+        found = read(completion)
+        return None if found is None else answers.canonical(found)
 
     def is_right(self, asked: Problem, said: Hashable | None) -> bool:
         return said is not None and said == answers.canonical(asked.answer)

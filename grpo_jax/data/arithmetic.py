@@ -15,11 +15,15 @@ SAID = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
 
 
 def total(seed: int, number: int, digits: int = 2) -> Problem:
-    """A sum of two numbers with up to so many digits, set in columns: `27+ 5= 32`."""
+    """A sum of two numbers with up to so many digits: `27+ 5=`.
+
+    It is demonstrated by columns, the units first, and then whole: `12  2  32`.
+    """
     draw = _draws(seed, number)
     a, b = draw(0, 10**digits), draw(0, 10**digits)
-    asked, told = f"{a:{digits}}+{b:{digits}}=", f"{a + b:{digits + 1}}"
-    return Problem(asked, str(a + b), told, "sum")
+    columns = (a // 10**i % 10 + b // 10**i % 10 for i in range(digits))
+    told = "".join(f"{column:2} " for column in columns) + f"{a + b:{digits + 1}}"
+    return Problem(f"{a:{digits}}+{b:{digits}}=", str(a + b), told, "sum")
 
 
 def chain(seed: int, number: int, steps: int = 3) -> Problem:

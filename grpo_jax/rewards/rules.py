@@ -11,9 +11,9 @@ def correct(question: str, completion: str, answer: str) -> float:
     return float(answers.same(answers.final(completion), answer))
 
 
-def exact(question: str, completion: str, answer: str) -> float:
-    """1 if the completion is the answer, and nothing else."""
-    return float(completion.strip() == answer)
+def last(question: str, completion: str, answer: str) -> float:
+    """1 if the completion's last word is the answer."""
+    return float(answers.last(completion) == answer)
 
 
 def format_kept(question: str, completion: str, answer: str) -> float:
@@ -21,4 +21,4 @@ def format_kept(question: str, completion: str, answer: str) -> float:
     return float(answers.final(completion) is not None)
 
 
-RULES = {"correct": correct, "exact": exact, "format": format_kept}
+RULES = {"correct": correct, "last": last, "format": format_kept}

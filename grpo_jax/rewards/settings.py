@@ -11,7 +11,7 @@ class Rewarding(Section):
     """What a completion is given. Weights are `algorithm.advantage.reward_weights`."""
 
     path: ClassVar[str] = "rewards"
-    # correct, exact, format, or an experiment's own; (): the data's own checker
+    # correct, last, format, or an experiment's own; (): the data's own checker
     functions: tuple[str, ...] = ()
     overlong: int = 0  # DAPO: over max_new's last so many tokens, up to −1 is added
     truncated: Literal["kept", "dropped"] = "kept"  # rows that max_new cut: learned?

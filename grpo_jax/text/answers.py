@@ -42,6 +42,11 @@ def final(text: str) -> str | None:
     return first(text) or second(text)
 
 
+def last(text: str) -> str | None:
+    """Its last word."""
+    return text.split()[-1] if text.strip() else None
+
+
 def canonical(answer: str) -> Fraction | str:
     """Equal for answers that are the same number, or the same text."""
     plain = re.sub(r"\s|\\[!,;: ]|\\?\$|\\?%$|\.$", "", answer)
