@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from grpo_jax import config, crossing, learner, packing, reference, scoring, train_step
 from grpo_jax.losses import likelihood, preference, statistics
-from grpo_jax.models import transformer
+from grpo_jax.models import kernels, transformer
 from grpo_jax.models.settings import Lora, Numerics
 from grpo_jax.models.spec import Spec
 from grpo_jax.sampling import shapes
@@ -62,17 +62,17 @@ def make(
 ) -> learner.Learner:
     """How a stage learns: at its own rate, and without what is for rollouts."""
     chosen = getattr(settings, stage)
-    beta, loss = 0.0, text_loss
+    plain, rate = config.Config(), chosen.learning_rate
+    beta, loss, held = 0.0, text_loss, plain.reference
     if stage == "dpo":
         # Any KL weight says that a reference is held; the loss has its own.
         beta, loss = chosen.beta, functools.partial(pair_loss, chosen)
-    rate = chosen.learning_rate
-    plain = config.Config()
+        held = config.Reference(held=settings.reference.held)
     settings = dataclasses.replace(
         settings,
         algorithm=config.Algorithm(beta=beta),
         groups=plain.groups,
-        reference=plain.reference,
+        reference=held,
         critic=plain.critic,
         optimizer=dataclasses.replace(settings.optimizer, learning_rate=rate),
     )
@@ -128,23 +128,15 @@ def pair_loss(
     }
 
 
-def learn_texts(
-    run: learner.Learner,
-    state: learner.State,
-    texts: Sequence[Text],
-    loss_mean: TextMean,
-) -> tuple[learner.State, statistics.Statistics]:
-    """The state after one update on this process's texts; the one given is gone."""
-    learner.check_state(run, state)
+def lay_texts(
+    run: learner.Learner, texts: Sequence[Text], loss_mean: TextMean
+) -> tuple[Demonstrations, train_step.Place | None]:
+    """This process's texts of one update, on the devices, and where tokens stand."""
     parts, lanes = run.settings.training.parts, learner.lanes(run.mesh)
     rows = _dealt(texts, lanes.count * parts)
     length = np.array([[len(t.question) + len(t.answer) for t in row] for row in rows])
-    longest, most = int(length.max()), run.spec.max_length
-    if longest > most:
-        raise Refused(
-            f"a demonstration has {longest} tokens with its question; the model was "
-            f"made for {most} positions. Leave such ones out, or shorten them."
-        )
+    most = run.spec.max_length
+    _need_room(most, int(length.max()))
     layout = packing.lay(length, lanes, 1, parts, most, 1, WIDTH)
     size = *length.shape, layout.columns
     tokens, is_learned = np.zeros(size, np.int32), np.zeros(size, bool)
@@ -154,51 +146,79 @@ def learn_texts(
         # Nothing stands before a text: what begins it cannot be learned.
         is_learned[at][max(len(asked), 1) : length[at]] = True
     is_token = np.arange(layout.columns) < length[:, :, None]
-    nothing = np.zeros((len(rows), 1), np.int32)
-    laid = [packing.laid(x, layout) for x in (nothing, nothing > 0)]
-    laid += learner.laid_samples(layout, tokens, is_token)
     weight = _weights(is_learned.sum(-1), loss_mean)
-    more = learner.laid_samples(layout, is_learned, weight)
-    do = run.programs
-    share = do.pick(learner.share(run, layout, scoring.Texts(*laid)), crossing.up(0))
-    more = do.pick(crossing.up(more, do.shares), crossing.up(0))
-    batch = Demonstrations(share.texts, *more)
-    given = state.frozen, batch, share.place
-    after, measured = run.policy.update(state.policy, *given, parts=parts)
+    laid = learner.laid_samples(layout, tokens, is_token, is_learned, weight)
+    tokens, is_token, is_learned, weight = (x[0] for x in laid)  # the one minibatch
+    nothing = np.zeros((len(tokens), 1), np.int32)
+    texts = scoring.Texts(nothing, nothing > 0, tokens, is_token)
+    do, place = run.programs, None
+    if layout.place is not None and kernels.serves_bins(run.settings.model.numerics):
+        place = crossing.up(layout.place[0], do.shares)
+    return crossing.up(Demonstrations(texts, is_learned, weight), do.rows), place
+
+
+def learn_texts(
+    run: learner.Learner,
+    state: learner.State,
+    laid: tuple[Demonstrations, train_step.Place | None],
+) -> tuple[learner.State, statistics.Statistics]:
+    """The state after one update; the one given is gone."""
+    learner.check_state(run, state)
+    given, parts = (state.policy, state.frozen, *laid), run.settings.training.parts
+    after, measured = run.policy.update(*given, parts=parts)
     return state._replace(policy=after), measured
 
 
-def learn_pairs(
-    run: learner.Learner, state: learner.State, pairs: Sequence[Pair]
-) -> tuple[learner.State, statistics.Statistics]:
-    """The state after one update on this process's pairs; the one given is gone."""
-    learner.check_state(run, state)
-    parts, lanes = run.settings.training.parts, learner.lanes(run.mesh)
-    count = -(-len(pairs) // (lanes.count * parts)) * lanes.count * parts
+def lay_pairs(
+    run: learner.Learner, pairs: Sequence[Pair]
+) -> tuple[train_step.Share, Float[Array, "B"]]:
+    """This process's pairs of one update, on the devices, and their weights."""
+    lanes = learner.lanes(run.mesh)
+    cells = lanes.count * run.settings.training.parts
+    (each,) = crossing.agreed(-(-len(pairs) // cells))
     (all_pairs,) = crossing.summed(len(pairs))
+    count = each * cells
     weight = np.zeros(count)
     weight[: len(pairs)] = 1 / all_pairs
-    texts = _texts_of(pairs, count)
-    do = run.programs
+    texts = _texts_of(run.spec.max_length, pairs, count)
     order = lanes.first * (count // lanes.count) + np.arange(count)
-    texts, weight, order = crossing.up((texts, weight, order), do.rows)
-    share = train_step.Share(texts, order, order, None)
+    laid = train_step.Share(texts, order, order, None), weight
+    return crossing.up(laid, run.programs.rows)
+
+
+def learn_pairs(
+    run: learner.Learner,
+    state: learner.State,
+    laid: tuple[train_step.Share, Float[Array, "B"]],
+) -> tuple[learner.State, statistics.Statistics]:
+    """The state after one update; the one given is gone."""
+    learner.check_state(run, state)
+    (share, weight), parts, do = laid, run.settings.training.parts, run.programs
     held, temperature = state.frozen, crossing.up(np.float32(1), do.everywhere)
     if state.reference is not None:
         held = reference.at_hand(state.reference)
     scored = do.score(held, None, share, temperature, parts, with_entropy=False)
-    batch = Pairs(texts, scored.logp, weight)
-    after, measured = run.policy.update(
-        state.policy, state.frozen, batch, None, parts=parts
-    )
+    given = state.frozen, Pairs(share.texts, scored.logp, weight), None
+    after, measured = run.policy.update(state.policy, *given, parts=parts)
     return state._replace(policy=after), measured
 
 
+def _need_room(most: int, *sizes: int):
+    """Refuses texts of such sizes, on all processes, if any is too long."""
+    (longest,) = crossing.agreed(max(sizes, default=0))
+    if longest > most:
+        raise Refused(
+            f"a text has {longest} tokens, a question and its answer; the model was "
+            f"made for {most} positions. Leave such ones out, or shorten them."
+        )
+
+
 def _dealt(texts: Sequence[Text], cells: int) -> list[list[Text]]:
-    """As many texts to each cell, long ones to all; some may be empty."""
-    texts = sorted(texts, key=lambda text: -len(text.question) - len(text.answer))
-    texts += [Text((), ())] * (-len(texts) % cells)
-    return [texts[i::cells] for i in range(cells)]
+    """To each cell as many texts and nearly as many tokens; some texts are empty."""
+    (each,) = crossing.agreed(-(-len(texts) // cells))
+    size = [len(text.question) + len(text.answer) for text in texts]
+    rows = [[texts[i] for i in own] for own in packing.share_out(size, cells)]
+    return [row + [Text((), ())] * (each - len(row)) for row in rows]
 
 
 def _weights(count: np.ndarray, loss_mean: TextMean) -> np.ndarray:
@@ -210,18 +230,21 @@ def _weights(count: np.ndarray, loss_mean: TextMean) -> np.ndarray:
     return np.where(count > 0, weight, 0)
 
 
-def _texts_of(pairs: Sequence[Pair], count: int) -> scoring.Texts:
+def _texts_of(most: int, pairs: Sequence[Pair], count: int) -> scoring.Texts:
     """Questions once, with both their answers."""
-    answers = [(pair.better, pair.worse) for pair in pairs]
-    longest = max(len(a) for both in answers for a in both)
-    asked = max(len(pair.question) for pair in pairs)
-    P, C = map(shapes.length, crossing.agreed(asked, longest))
+    asked = [len(pair.question) for pair in pairs]
+    told = [max(len(pair.better), len(pair.worse)) for pair in pairs]
+    _need_room(most, *map(sum, zip(asked, told, strict=True)))
+    if crossing.agreed(0 in asked)[0]:
+        raise Refused("a pair has no question. Give it one of at least one token.")
+    sizes = crossing.agreed(max(asked, default=1), max(told, default=1))
+    P, C = map(shapes.length, sizes)
     question, is_question = np.zeros((count, P), np.int32), np.zeros((count, P), bool)
     tokens, is_token = np.zeros((count, 2, C), np.int32), np.zeros((count, 2, C), bool)
     is_question[:, -1] = True  # or there would be nothing to begin with
     for i, pair in enumerate(pairs):
         n = len(pair.question)
         question[i, P - n :], is_question[i, P - n :] = pair.question, True
-        for j, answer in enumerate(answers[i]):
+        for j, answer in enumerate((pair.better, pair.worse)):
             tokens[i, j, : len(answer)], is_token[i, j, : len(answer)] = answer, True
     return scoring.Texts(question, is_question, tokens, is_token)

@@ -53,7 +53,7 @@ def lay(
     width: int = 0,
 ) -> Layout:
     """The layout of completions of these lengths, none above `most`, to questions of so
-    many tokens, in bins of at least that width.
+    many tokens, in bins of at least that width: short rows leave little of it empty.
 
     Question i belongs to minibatch i mod M, whatever its length. In its order part p
     has every parts-th block of each lane.
@@ -65,7 +65,7 @@ def lay(
     length = _in_blocks(length, M, split, of_samples=True)
     width = max(columns, width)
     bins = [[_bins(lengths, width) for lengths in blocks] for blocks in length]
-    cells = [_share_out([len(b) for b in some], lanes.count * parts) for some in bins]
+    cells = [share_out([len(b) for b in some], lanes.count * parts) for some in bins]
     each = max(len(cell) for some in cells for cell in some)
     needed = max(
         sum(len(bins[m][i]) for i in cell) for m in range(M) for cell in cells[m]
@@ -144,7 +144,7 @@ def _bins(lengths: np.ndarray, width: int) -> list[list[int]]:
     return bins
 
 
-def _share_out(cost: list[int], cells: int) -> list[list[int]]:
+def share_out(cost: list[int], cells: int) -> list[list[int]]:
     """Blocks to cells: the costly first, each to the cell that has the least."""
     most = -(-len(cost) // cells)
     shares = [[] for _ in range(cells)]

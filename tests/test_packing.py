@@ -10,15 +10,17 @@ from grpo_jax.packing import NOWHERE
 
 # questions of a minibatch, G, lanes, M, parts, longest, lanes of other processes
 sizes = st.tuples(*[st.integers(1, n) for n in (5, 6, 3, 3, 3, 40)], st.integers(0, 2))
+widths = st.one_of(st.just(0), st.integers(1, 90))
 
 
-@given(sizes, st.integers(0, 2**32 - 1))
-def test_every_token_has_one_place(size, seed):
+@given(sizes, widths, st.integers(0, 2**32 - 1))
+def test_every_token_has_one_place(size, width, seed):
     """Tokens are numbered; what is laid out and read back at their places is all."""
     questions, G, lanes, M, parts, most, before = size
     B = questions * M
     length = np.random.default_rng(seed).integers(0, most + 1, (B, G))
-    layout = packing.lay(length, packing.Lanes(before, lanes), M, parts, most, 8)
+    known = packing.Lanes(before, lanes), M, parts, most, 8, width
+    layout = packing.lay(length, *known)
     C = layout.columns
     assert length.max() <= C <= most
     number = np.arange(B * G * C).reshape(B, G, C) + 1
@@ -53,15 +55,16 @@ def test_blocks_are_found_where_they_stand(size, seed):
         assert (order < NOWHERE).sum() == blocks
 
 
-@given(sizes, st.integers(0, 2**32 - 1))
-def test_a_bin_holds_whole_rows_of_one_block(size, seed):
+@given(sizes, widths, st.integers(0, 2**32 - 1))
+def test_a_bin_holds_whole_rows_of_one_block(size, width, seed):
     questions, G, lanes, M, parts, most, _ = size
     length = np.random.default_rng(seed).integers(0, most + 1, (questions * M, G))
-    layout = packing.lay(length, packing.Lanes(0, lanes), M, parts, most, 8)
+    layout = packing.lay(length, packing.Lanes(0, lanes), M, parts, most, 8, width)
     if layout.place is None:
         return
-    C = layout.columns
-    for row in layout.place.reshape(-1, C):
+    C, W = layout.columns, layout.place.shape[-1]
+    assert max(C, width) == W
+    for row in layout.place.reshape(-1, W):
         tokens = row[row < NOWHERE]
         assert (row[: len(tokens)] == tokens).all()  # padding is on the right
         assert len(set(tokens // (G // layout.split * C))) <= 1
@@ -76,6 +79,15 @@ def test_bins_by_hand():
     assert layout.columns == 6 and layout.place.shape == (1, 1, 1, 2, 6)
     tokens = [[0, 1, 2, 3, 4, 5], [12, 13, 14, 6, 7, 18]]
     np.testing.assert_array_equal(layout.place[0, 0, 0], tokens)
+
+
+def test_wider_bins_hold_more_rows():
+    """The same rows, and one of 4, fill one bin of 16: 6 4 3 2 1."""
+    length = np.array([[6, 2, 3, 1, 4]])
+    layout = packing.lay(length, packing.Lanes(0, 1), 1, 1, 6, 8, 16)
+    tokens = [*range(6), *range(24, 28), *range(12, 15), 6, 7, 18]
+    assert layout.columns == 6 and layout.place.shape == (1, 1, 1, 1, 16)
+    np.testing.assert_array_equal(layout.place[0, 0, 0, 0], tokens)
 
 
 def test_full_rows_are_not_packed():
@@ -110,6 +122,12 @@ def test_few_places_are_empty_where_groups_are_large():
     length = np.minimum(rng.geometric(5 / 128, (32, 16)), 128)
     layout = packing.lay(length, packing.Lanes(0, 4), 1, 2, 128, 8)
     assert layout.place.size < 1.5 * length.sum() < 0.35 * length.size * 128
+
+
+def test_cells_are_given_as_many_rows_and_nearly_as_many_tokens():
+    """The costly first, each to the cell with the least that has a place left."""
+    assert packing.share_out([9, 1, 2, 7], 2) == [[0, 1], [3, 2]]
+    assert packing.share_out([1, 1, 9, 1, 1], 2) == [[2, 4], [0, 1, 3]]
 
 
 def test_counts_come_in_quarters():
