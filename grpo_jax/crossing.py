@@ -41,6 +41,15 @@ def gathered(x: np.ndarray) -> np.ndarray:
     return np.concatenate(_of_all(x))
 
 
+def told(text: str) -> list[str]:
+    """What all processes say, each a text of its own."""
+    said = np.frombuffer(text.encode(), np.uint8)
+    (longest,) = agreed(len(said))
+    padded = np.pad(said, (0, longest - len(said)))
+    rows = zip(_of_all(padded), _of_all(np.array(len(said))), strict=True)
+    return [row[:n].tobytes().decode() for row, n in rows]
+
+
 def place() -> tuple[int, int]:
     """The number of this process, and how many there are."""
     return jax.process_index(), jax.process_count()

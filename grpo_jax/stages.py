@@ -1,16 +1,19 @@
 """The stages that learn from texts which are there before they begin: SFT, RFT, DPO.
 
 RFT and DPO ask the policy first, as it is when they begin, and keep what they will
-learn from in a file: a run that was killed goes on where it was, and asks no question
-twice.
+learn from in a file: a run that was killed goes on where it was. Kept are the tokens
+that were drawn, not their text alone: the text may be cut into other tokens, and ends
+in what the policy ended with only where that is written.
 """
 
-import functools
+import itertools
+import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 from jaxtyping import Array, Key
 
 from grpo_jax import (
@@ -20,6 +23,7 @@ from grpo_jax import (
     learner,
     offline,
     prng,
+    sharding,
     stage,
     task,
     workdir,
@@ -27,130 +31,175 @@ from grpo_jax import (
 from grpo_jax.data import problem
 from grpo_jax.groups import Group
 from grpo_jax.models import transformer
+from grpo_jax.rewards import calls
 from grpo_jax.section import Refused
 from grpo_jax.stage import Found, State
 
 
 class Offline:
-    """Steps over a list of texts or pairs, in the order of the seed."""
+    """Steps over a list of items, in the order of the seed."""
 
-    def __init__(self, run: stage.Run, first: int, name: str):
-        self.run, self.first, self.name = run, first, name
-        self.chosen = getattr(run.settings, name)
+    name: ClassVar[str]
+
+    def __init__(self, run: stage.Run, first: int):
+        sharding.own_mesh(run.mesh)  # refused where processes would share a lane
+        self.run, self.first = run, first
+        self.chosen = getattr(run.settings, self.name)
         self.steps = self.chosen.steps
-        self.learner = offline.make(run.spec, run.settings, name, run.mesh)
+        self.learner = offline.make(run.spec, run.settings, self.name, run.mesh)
         self.items: Sequence[Any] = ()
 
     def begin(self, params: transformer.Params, key: Key[Array, ""]) -> State:
         return State(learner.begin(self.learner, params, key), {})
 
-    def prepare(self, state: State, folder: pathlib.Path):
-        """Finds what is to be learned. `state` is that of the stage's first step, or
-        of a later one, if all was found before."""
-        demonstrated = task.demonstrated(self.run.task)
-        self.items = [self.text(p, p.demonstration) for p in demonstrated]
-
     def step(
         self, state: State, number: int, meanwhile: Callable[[], None]
     ) -> tuple[State, Found]:
         start = time.perf_counter()
-        meanwhile()
         B, count = self.chosen.batch_size, len(self.items)
         process, processes = crossing.place()
         places = range((number - self.first) * B, (number - self.first + 1) * B)
         rows = [problem.row(self.run.settings.seed, i, count) for i in places]
-        batch = [self.items[row] for row in rows[process::processes]]
-        learned, measured = self.learn(state.learned, batch)
+        laid = self.lay([self.items[row] for row in rows[process::processes]])
+        meanwhile()
+        learned, measured = self.learn(self.learner, state.learned, laid)
         seconds = {"learn": time.perf_counter() - start}
-        return State(learned, {}), Found(measured, {}, seconds)
+        return State(learned, {"items": count}), Found(measured, {}, seconds)
 
-    def learn(self, state: learner.State, batch: list[offline.Text]):
+    def lay(self, texts: list[offline.Text]):
         loss_mean = self.chosen.loss_mean
-        return offline.learn_texts(self.learner, state, batch, loss_mean)
+        return offline.lay_texts(self.learner, texts, loss_mean)
 
-    def text(self, asked: problem.Problem, told: str) -> offline.Text:
-        known = self.run.task
-        return offline.Text(known.question(asked), known.answer(told))
+    learn = staticmethod(offline.learn_texts)
+
+
+class SFT(Offline):
+    """Demonstrations."""
+
+    name = "sft"
+
+    def __init__(self, run: stage.Run, first: int):
+        super().__init__(run, first)
+        self.items, long = task.demonstrated(run.task, run.spec.max_length)
+        run.task.left_out.extend(long)
+
+    def prepare(self, state: State, folder: pathlib.Path):
+        """Nothing: demonstrations are there."""
+
+    def lay(self, shown: list[problem.Problem]):
+        question, answer = self.run.task.question, self.run.task.answer
+        of_one = lambda p: offline.Text(question(p), answer(p.demonstration))  # noqa: E731
+        return super().lay(list(map(of_one, shown)))
 
 
 class OwnAnswers(Offline):
-    """Asks the policy before it learns; `keep` says what of a group is learned."""
+    """Asks the policy before it learns, every question once at most.
+
+    `keep` says what is learned of a group, by the numbers of its samples.
+    """
+
+    item: ClassVar[Callable]  # of a question and so many answers
 
     def prepare(self, state: State, folder: pathlib.Path):
         path = folder / f"{self.name}-{self.first}.jsonl"
-        rows = list(workdir.rows(path))
-        if crossing.place()[0] == 0:
-            workdir.replace(path, "".join(map(workdir.line, rows)))
-        for group in self.asked(state, len(rows)):
-            rows.append({"kept": self.keep(group)})
-            if crossing.place()[0] == 0:
-                workdir.append(path, rows[-1])
-        self.items = [self.item(*one) for row in rows for one in row["kept"]]
+        is_first = crossing.place()[0] == 0
+        rows = list(workdir.rows(path)) if is_first else []
+        rows = json.loads(crossing.told(json.dumps(rows))[0])
+        count = min(self.chosen.questions, len(self.run.task.train))
+        if len(rows) < count:
+            if state.host:
+                raise Refused(
+                    f"{path} has {len(rows)} of {count} questions. {self.name} began "
+                    "with all, and the policy that answered them is gone. Put the "
+                    "file back, or begin anew in another folder."
+                )
+            # What is asked at once may change a draw's last bit: so it is the same.
+            rows = rows[: len(rows) - len(rows) % self.at_once]
+            if is_first:
+                workdir.replace(path, "".join(map(workdir.line, rows)))
+            for row in self.asked(state, range(len(rows), count)):
+                rows.append(row)
+                if is_first:
+                    workdir.append(path, row)
+        self.items = [self.item(r["asked"], *kept) for r in rows for kept in r["kept"]]
         if not self.items:
             raise Refused(
                 f"{self.name}: of {len(rows)} questions with {self.chosen.samples} "
                 "samples each, none gave anything to learn from. Begin with a better "
-                f"policy, or raise {self.name}.questions."
+                f"policy, or raise {self.name}.questions or {self.name}.samples."
             )
 
-    def asked(self, state: State, done: int) -> Iterator[Group]:
-        """The groups that are not in the file yet."""
+    @property
+    def at_once(self) -> int:
+        return self.run.settings.training.batch_size
+
+    def asked(self, state: State, numbers: range) -> Iterator[dict[str, Any]]:
+        """Of each of these questions, what is kept. Processes share them."""
         run, chosen = self.run, self.chosen
-        if done >= chosen.questions:
-            return
         asker = stage.asker(run, run.settings.sampling, chosen.samples)
         params = stage.published(run, asker, self.learner, state.learned)
         key = run.key(prng.Stream.SAMPLE, self.first)
-        at_once = run.settings.training.batch_size
-        for first in range(done, chosen.questions, at_once):
-            numbers = range(first, min(first + at_once, chosen.questions))
-            problems = [run.task.problem(run.settings.seed, i) for i in numbers]
-            yield from groups.of(asking.ask(asker, params, problems, numbers, key))
+        process, processes = crossing.place()
+        for start in range(0, len(numbers), self.at_once):
+            some = numbers[start : start + self.at_once]
+            own, found, faults = some[process::processes], [], []
+            if own:
+                problems = [run.task.problem(run.settings.seed, i) for i in own]
+                answered = asking.ask(asker, params, problems, own, key)
+                found, faults = groups.of(answered), answered.graded.faults
+            said = crossing.told(json.dumps([list(map(self.row, found)), faults]))
+            by_process, faults = zip(*map(json.loads, said), strict=True)
+            faults = list(itertools.chain(*faults))
+            count = len(some) * chosen.samples * len(asker.grader.names)
+            most = run.settings.rewards.most_faults
+            calls.need_few(len(faults), count, (faults or [""])[0], most)
+            for i in range(len(some)):
+                yield by_process[i % processes][i // processes]
 
-    def right(self, group: Group) -> Iterator[tuple[str, bool]]:
-        """The different answers of a group, and whether each is right."""
+    def row(self, group: Group) -> dict[str, Any]:
+        """Of equal answers the first. One that did not end, or that could not be
+        scored, is none."""
         reward = groups.total(self.run.settings, group.parts)
-        is_right = reward > self.run.settings.algorithm.advantage.correct_above
-        ended = group.answers.has_ended
-        of_text = {}
-        for i, text in enumerate(group.texts):
-            if ended[i]:
-                of_text.setdefault(text, bool(is_right[i]))
-        yield from of_text.items()
+        above = self.run.settings.algorithm.advantage.correct_above
+        answers, first = group.answers, {}
+        for i in np.flatnonzero(answers.has_ended & np.isfinite(reward)):
+            first.setdefault(group.texts[i], int(i))
+        right = [i for i in first.values() if reward[i] > above]
+        wrong = [i for i in first.values() if reward[i] <= above]
+        kept = self.keep(right, wrong)
+        tokens = [
+            row[:n] for row, n in zip(answers.tokens, answers.length, strict=True)
+        ]
+        return {
+            "number": group.question.number,
+            "question": group.problem.question,
+            "answers": [[group.texts[i] for i in one] for one in kept],
+            "asked": list(group.question.tokens),
+            "kept": [[tokens[i].tolist() for i in one] for one in kept],
+        }
 
 
 class RFT(OwnAnswers):
     """The different right answers."""
 
-    def keep(self, group: Group) -> list[tuple[str, ...]]:
-        asked = group.problem.question
-        return [(asked, text) for text, is_right in self.right(group) if is_right]
+    name, item = "rft", offline.Text
 
-    def item(self, asked: str, told: str) -> offline.Text:
-        return self.text(problem.Problem(asked, None), told)
+    def keep(self, right: list[int], wrong: list[int]) -> list[tuple[int, ...]]:
+        return [(i,) for i in right]
 
 
 class DPO(OwnAnswers):
     """A right answer and a wrong one, each in one pair alone."""
 
-    def keep(self, group: Group) -> list[tuple[str, ...]]:
-        found = list(self.right(group))
-        better = [text for text, is_right in found if is_right]
-        worse = [text for text, is_right in found if not is_right]
-        asked = group.problem.question
-        return [(asked, *both) for both in zip(better, worse, strict=False)]
+    name, item = "dpo", offline.Pair
 
-    def item(self, asked: str, better: str, worse: str) -> offline.Pair:
-        told = self.run.task.answer
-        question = self.run.task.question(problem.Problem(asked, None))
-        return offline.Pair(question, told(better), told(worse))
+    def keep(self, right: list[int], wrong: list[int]) -> list[tuple[int, ...]]:
+        return list(zip(right, wrong, strict=False))
 
-    def learn(self, state: learner.State, batch: list[offline.Pair]):
-        return offline.learn_pairs(self.learner, state, batch)
+    def lay(self, pairs: list[offline.Pair]):
+        return offline.lay_pairs(self.learner, pairs)
+
+    learn = staticmethod(offline.learn_pairs)
 
 
-KINDS = {
-    "sft": functools.partial(Offline, name="sft"),
-    "rft": functools.partial(RFT, name="rft"),
-    "dpo": functools.partial(DPO, name="dpo"),
-}
+KINDS = {kind.name: kind for kind in (SFT, RFT, DPO)}

@@ -20,7 +20,7 @@ class Task(NamedTuple):
 
     train: list[Problem]
     held_out: list[Problem]
-    left_out: list[str]  # where those stand that could not be asked, and why
+    left_out: list[str]  # what could not be asked or learned, and why
     settings: config.Data
     tokenizer: Tokenizer
 
@@ -90,16 +90,25 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
     return task
 
 
-def demonstrated(task: Task) -> list[Problem]:
-    """The problems with a demonstration, for sft."""
+def demonstrated(task: Task, most: int) -> tuple[list[Problem], list[str]]:
+    """The problems with a demonstration, for sft; and which are too long, and why."""
     found = [p for p in task.train if p.demonstration]
-    if not found:
+    kept, long = [], []
+    for one in found:
+        n = len(task.question(one)) + len(task.answer(one.demonstration))
+        if n <= most:
+            kept.append(one)
+        else:
+            what = f"the demonstration of {one.question[:60]!r}"
+            long.append(f"{what}: {n} tokens with its question, at most {most} fit")
+    if not kept:
         raise Refused(
-            f"data.name is {task.settings.name!r}, whose problems have no "
-            "demonstration, and stages has 'sft', which learns from them. Name their "
-            "column in data.demonstration, or leave that stage out."
+            f"data.name is {task.settings.name!r}; {len(found)} of its problems have a "
+            f"demonstration, {len(kept)} one of at most {most} tokens with its "
+            "question, and stages has 'sft', which learns from them. Name their column "
+            "in data.demonstration, shorten them, or leave that stage out."
         )
-    return found
+    return kept, long
 
 
 def _problems(chosen: config.Data, split: str) -> tuple[list[Problem], list[str]]:

@@ -104,7 +104,7 @@ class RFT(SFT):
     """The stage that learns from the policy's own right answers, drawn before it."""
 
     path: ClassVar[str] = "rft"
-    questions: int = 256  # that are asked
+    questions: int = 256  # that are asked, each once at most
     samples: int = 8  # of each; the different ones that are right are kept
 
     def check(self):
@@ -120,7 +120,7 @@ class DPO(Section):
     steps: int = 100
     batch_size: int = 16  # pairs per update
     learning_rate: float = 1e-6  # all else is the optimizer's
-    questions: int = 256  # that are asked
+    questions: int = 256  # that are asked, each once at most
     samples: int = 8  # of each: right ones are paired with wrong ones
     loss: Literal["dpo", "ipo"] = "dpo"
     beta: float = 0.1  # how far the policy may go from the reference
