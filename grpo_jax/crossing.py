@@ -23,7 +23,8 @@ def up(arrays: Any, sharding: Any = None) -> Any:
     if jax.process_count() == 1 or sharding is None:
         return jax.device_put(arrays, sharding)
     make = functools.partial(jax.make_array_from_process_local_data, sharding)
-    return jax.tree.map(make, arrays)
+    with jax.transfer_guard("allow"):  # to a guard this call looks like a stray copy
+        return jax.tree.map(make, arrays)
 
 
 def agreed(*numbers: int) -> tuple[int, ...]:

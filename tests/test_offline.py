@@ -48,8 +48,12 @@ def made(chosen, shape=None):
 
 def begun(chosen, shape=None):
     run = made(chosen, shape)
-    params = programs.copy(examples.params_of(SPEC, "float64"))
-    params = jax.device_put(params, sharding.of_params(params, run.mesh)[0])
+    params = jax.tree.map(np.asarray, examples.params_of(SPEC, "float64"))
+    params = jax.tree.map(
+        lambda x, where: jax.make_array_from_callback(x.shape, where, lambda i: x[i]),
+        params,
+        sharding.of_params(params, run.mesh)[0],
+    )
     return run, learner.begin(run, params, jax.random.key(1))
 
 
@@ -83,7 +87,8 @@ def learned(chosen, given, shape=None, loss_mean="per_sequence", changed=None):
         else:
             laid = offline.lay_pairs(run, given)
             after, measured = offline.learn_pairs(run, state, laid)
-    values = {k: float(x) for k, x in statistics.values(measured).items()}
+    values = programs.forward(statistics.values)(measured)
+    values = {k: float(x) for k, x in values.items()}
     return before, after, values
 
 

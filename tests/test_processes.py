@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from grpo_jax import config, learner, programs, sharding
+from grpo_jax import config, crossing, learner, programs, sharding
 from grpo_jax.losses import statistics
 from grpo_jax.models.settings import Lora
 from grpo_jax.section import Refused
-from tests import test_learner
+from tests import test_learner, test_offline
 from tests.models import examples
 
 GAE = config.Advantage(estimator="gae", scale_rewards="none")
@@ -30,6 +30,10 @@ MESHES = {  # and what is learned there
     (1, 1, 4): {},
 }
 QUESTIONS = 8
+OFFLINE = {  # of each one process has 3, and the other 2
+    "sft": lambda: test_offline.texts(3),
+    "dpo": lambda: test_offline.pairs(5),
+}
 
 
 def state_after(shape, share, first=0.0):
@@ -58,6 +62,14 @@ def state_after(shape, share, first=0.0):
     return jax.tree.leaves(multihost_utils.process_allgather(found, tiled=True))
 
 
+def taught(stage, process=0, processes=1):
+    """After one offline update, of which this process is given its share of texts."""
+    given, chosen = OFFLINE[stage]()[process::processes], test_offline.settings(stage)
+    _, after, measured = test_offline.learned(chosen, given, (2, 2, 1))
+    found = multihost_utils.process_allgather(after.policy.params, tiled=True)
+    return [*jax.tree.leaves(found), measured["loss"]]
+
+
 def share_of(shape, process):
     """Lanes are cut over processes, if there are as many; else all have the same."""
     if shape[0] * shape[1] == 1:
@@ -82,6 +94,10 @@ def main(process, port, file):
     for number, shape in enumerate(MESHES):
         for i, x in enumerate(state_after(shape, share_of(shape, process))):
             found[f"{number}_{i}"] = x
+    for stage in OFFLINE:
+        for i, x in enumerate(taught(stage, process, 2)):
+            found[f"{stage}_{i}"] = x
+    print(f"told: {crossing.told('é' * process)}", flush=True)
     refuse(process)
     if process == 0:
         np.savez(file, **found)
@@ -124,6 +140,19 @@ def test_processes_change_nothing(number, of_two, float64):
     found, _ = of_two
     for i, x in enumerate(expected):
         np.testing.assert_allclose(found[f"{number}_{i}"], x, tolerance, 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", OFFLINE)
+def test_processes_share_texts_and_pairs(stage, of_two, float64):
+    for i, x in enumerate(taught(stage)):
+        np.testing.assert_allclose(of_two[0][f"{stage}_{i}"], x, 1e-9, 1e-10)
+
+
+@pytest.mark.slow
+def test_what_one_process_says_all_hear(of_two):
+    for said in of_two[1]:
+        assert "told: ['', 'é']" in said.splitlines()
 
 
 @pytest.mark.slow
