@@ -162,10 +162,10 @@ class OwnAnswers(Offline):
         reward = groups.total(self.run.settings, group.parts)
         above = self.run.settings.algorithm.advantage.correct_above
         answers, first = group.answers, {}
-        for i in np.flatnonzero(answers.has_ended & np.isfinite(reward)):
+        for i in np.flatnonzero(answers.has_ended):
             first.setdefault(group.texts[i], int(i))
         right = [i for i in first.values() if reward[i] > above]
-        wrong = [i for i in first.values() if reward[i] <= above]
+        wrong = [i for i in first.values() if reward[i] <= above]  # NaN is neither
         kept = self.keep(right, wrong)
         tokens = [
             row[:n] for row, n in zip(answers.tokens, answers.length, strict=True)
