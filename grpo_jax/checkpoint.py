@@ -23,13 +23,24 @@ METRIC = "eval/accuracy"
 
 
 class Checkpoints:
-    """Those of one run; `tell` is given what a person should know."""
+    """Those of one run; `tell` is given what a person should know.
 
-    def __init__(self, folder: pathlib.Path, keep: config.Keep, tell: Callable):
+    One that only `reads` leaves alone what another process is writing.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        keep: config.Keep,
+        tell: Callable,
+        *,
+        reads: bool = False,
+    ):
         self.folder = folder.absolute()
-        if crossing.place()[0] == 0:
-            _settle(self.folder, tell)
-        crossing.agreed(0)  # nobody looks before that is done
+        if not reads:
+            if crossing.place()[0] == 0:
+                _settle(self.folder, tell)
+            crossing.agreed(0)  # nobody looks before that is done
         self.latest = max(_steps(self.folder), default=None)
         preserve = ocp.training.preservation_policies
         kept = [preserve.LatestN(keep.latest)]
@@ -41,7 +52,7 @@ class Checkpoints:
             self.folder,
             save_decision_policy=always,
             preservation_policy=preserve.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not reads,
         )
         self.pool = ThreadPoolExecutor(1)
         self.saving: Future | None = None
@@ -87,11 +98,11 @@ class Checkpoints:
 
     def best(self) -> int:
         """The step with the highest accuracy, of those that are there."""
+        return max(self.steps(), key=self.rank)
 
-        def accuracy(step):
-            return self.orbax.checkpointables_metadata(step).metrics[METRIC]
-
-        return max(self.steps(), key=lambda step: (accuracy(step), step))
+    def rank(self, step: int) -> tuple[float, int]:
+        """How good it was, and how late; all not examined are equally good."""
+        return self.orbax.checkpointables_metadata(step).metrics[METRIC], step
 
     def host(self, step: int) -> dict[str, Any]:
         return self.orbax.load_checkpointables(step, {HOST: None})[HOST]
@@ -118,7 +129,7 @@ POLICY, FROZEN, REST, HOST = "policy", "frozen", "rest", "host"
 
 def whole(folder: pathlib.Path) -> list[int]:
     """The steps in a folder of checkpoints that are as they were written."""
-    return [step for step in _steps(folder) if not _wrong(folder, step)]
+    return [step for step in _steps(folder) if not wrong(folder, step)]
 
 
 def copy(source: pathlib.Path, target: pathlib.Path, step: int):
@@ -131,10 +142,10 @@ def copy(source: pathlib.Path, target: pathlib.Path, step: int):
 def _settle(folder: pathlib.Path, tell: Callable) -> int | None:
     """The last step that is whole; what is behind it is taken away."""
     for step in reversed(_steps(folder)):
-        wrong = _wrong(folder, step)
-        if not wrong:
+        reason = wrong(folder, step)
+        if not reason:
             return step
-        tell(f"checkpoint {step} is not used: {wrong}")
+        tell(f"checkpoint {step} is not used: {reason}")
         shutil.rmtree(folder / str(step))
     return None
 
@@ -147,7 +158,7 @@ def _digest(folder: pathlib.Path, step: int) -> pathlib.Path:
     return folder.parent / "digests" / f"{step}.json"
 
 
-def _wrong(folder: pathlib.Path, step: int) -> str:
+def wrong(folder: pathlib.Path, step: int) -> str:
     """What is wrong with it; nothing, if it is as it was written."""
     path = _digest(folder, step)
     if not path.is_file():

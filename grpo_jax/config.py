@@ -6,7 +6,7 @@ they name stand in one dict beside those functions.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from grpo_jax.algorithm import KL as KL
 from grpo_jax.algorithm import Advantage as Advantage
@@ -17,7 +17,7 @@ from grpo_jax.data.settings import Data as Data
 from grpo_jax.models.settings import Model as Model
 from grpo_jax.rewards.settings import Rewarding as Rewarding
 from grpo_jax.sampling.settings import Sampling as Sampling
-from grpo_jax.section import Section
+from grpo_jax.section import Refused, Section
 from grpo_jax.training import DPO as DPO
 from grpo_jax.training import RFT as RFT
 from grpo_jax.training import SFT as SFT
@@ -98,3 +98,25 @@ class Config(Section):
         has_adapters = self.model.lora.rank > 0
         remedy = "Leave reference.* alone."
         self.need("reference", plain or not has_adapters, rule, remedy)
+
+
+def of(values: dict[str, Any], section: type = Config) -> Any:
+    """The settings that `dataclasses.asdict` wrote as JSON, checked again.
+
+    What an older version did not know is at its default; what this one does not know is
+    refused.
+    """
+    known = {field.name: field.type for field in dataclasses.fields(section)}
+    unknown = ", ".join(sorted(values.keys() - known.keys()))
+    if unknown:
+        where = f"{section.path}." * bool(section.path)
+        raise Refused(
+            f"{where}{unknown} is no setting of this version, but of that which wrote "
+            "the file. Use that one."
+        )
+    made = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(known[name]):
+            value = of(value, known[name])
+        made[name] = tuple(value) if isinstance(value, list) else value
+    return section(**made)

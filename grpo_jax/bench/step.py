@@ -124,7 +124,7 @@ class _Bench:
             if len(seconds) == len(first):
                 compiled = ceilings.Compilations()
             start = time.perf_counter()
-            given = self.sampled(step) if samples else self.drawn(step)
+            given = self.answered(step) if samples else self.drawn(step)
             middle = time.perf_counter()
             self.learn(given)
             seconds.append((middle - start, time.perf_counter() - middle))
@@ -149,7 +149,7 @@ class _Bench:
         done = learner.learn(self.run, self.state, given, rewards, key, beta=beta)
         self.state, *_ = jax.block_until_ready(done)
 
-    def sampled(self, step: int) -> sampled.Rollout:
+    def answered(self, step: int) -> sampled.Rollout:
         """What the policy of now says."""
         chosen, spec, options = self.settings.sampling, self.spec, self.options
         params = programs.publish(self.state.policy.params, options.dtype)

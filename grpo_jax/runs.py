@@ -1,0 +1,161 @@
+"""A run's folder where a model is named: what the run has learned, read from it.
+
+    runs/quickstart, runs/quickstart@40, runs/quickstart@best
+
+Only the policy is loaded, of a checkpoint whose every file is as it was written; of a
+run with adapters what they adapt as well, and both become one. Nothing is written, so
+the run may go on meanwhile.
+"""
+
+import contextlib
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from grpo_jax import checkpoint, config, programs, sharding, tree, workdir
+from grpo_jax.models import load, memory, settings, transformer
+from grpo_jax.section import Refused
+
+
+class Found(NamedTuple):
+    """A model that was named: the one that a run began with, and what came of it."""
+
+    base: load.Found
+    settings: config.Config | None = None  # of the run; None: it is a model
+    folder: pathlib.Path = pathlib.Path()
+    which: str = ""  # the checkpoint that the name asks for
+
+    @property
+    def exact(self) -> str:
+        """The narrowest of our dtypes that holds the weights unrounded."""
+        if self.settings is not None:
+            return self.settings.model.dtype
+        return self.base.source.exact if self.base.source else "float32"
+
+
+def find(chosen: settings.Model) -> Found:
+    """The model or the run; no weights are read yet."""
+    name, mark, which = chosen.name.rpartition("@")
+    if not mark or pathlib.Path(chosen.name).exists():
+        name, which = chosen.name, ""
+    folder = pathlib.Path(name)
+    begun = _settings(folder)
+    if begun is None:
+        return Found(load.find(chosen))
+    return Found(find(begun.model).base, begun, folder, which)
+
+
+def _settings(folder: pathlib.Path) -> config.Config | None:
+    """With which a run is made there; None: there is none."""
+    path = folder / workdir.CONFIG
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # whatever else is there, `load` says it
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        return None
+    return config.of(found["config"])
+
+
+def step(found: Found, which: str, tell: Callable[[str], None]) -> int:
+    """The checkpoint of a run that is meant: latest, best, or one by its number.
+
+    One that is damaged is told, and the next in order is taken in its place.
+    """
+    which, folder = found.which or which, found.folder
+    if not (folder / "checkpoints").is_dir():
+        raise Refused(f"{folder} is a run without checkpoints yet. Wait for its first.")
+    with contextlib.closing(_opened(found)) as kept:
+        steps = kept.steps()
+        if which == "best":
+            steps.sort(key=kept.rank)
+        elif which != "latest":
+            steps = [one for one in steps if str(one) == which]
+        for one in reversed(steps):
+            wrong = checkpoint.wrong(kept.folder, one)
+            if not wrong:
+                return one
+            tell(f"{folder}: checkpoint {one} is not used: {wrong}")
+        listed = ", ".join(map(str, kept.steps())) or "none"
+    raise Refused(
+        f"{folder} has no whole checkpoint {which}; there are {listed}. Give one of "
+        "these, latest or best, or let the run go on."
+    )
+
+
+def read(
+    found: Found,
+    dtype: str,
+    key: Key[Array, ""],
+    mesh: Mesh | None = None,
+    *,
+    step: int | None = None,  # of a run: the one that `step` gave
+) -> load.Model:
+    """With its parameters, on the mesh or on one device; the key is for `tiny`."""
+    base = found.base
+    shapes = transformer.abstract(base.spec)
+    if found.settings is None:
+        return load.read(base, dtype, key, _layout(shapes, mesh))
+    memory.check(base.spec, dtype, _layout(shapes, mesh))
+    with contextlib.closing(_opened(found)) as kept:
+        items = kept.policy(step, functools.partial(_placed, mesh=mesh))
+    params = _nested(items[checkpoint.POLICY])
+    params.pop("head", None)  # of a critic on the same trunk
+    if checkpoint.FROZEN in items:
+        frozen = _nested(items[checkpoint.FROZEN])
+        params = programs.merged(frozen, params, chosen=found.settings.model.lora)
+    tree.need_alike(f"the policy in {found.folder}", params, shapes)
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    return load.Model(base.spec, params, base.tokenizer, base.generation)
+
+
+def _opened(found: Found) -> checkpoint.Checkpoints:
+    kept, folder = found.settings.keep, found.folder / "checkpoints"
+    return checkpoint.Checkpoints(folder, kept, lambda text: None, reads=True)
+
+
+Items = dict[str, dict[str, Any]]
+
+
+def _placed(items: Items, mesh: Mesh | None) -> Items:
+    """The shapes, each where a parameter of its path belongs."""
+    flat = {_path(name): x for item in items.values() for name, x in item.items()}
+    where = _layout(flat, mesh)
+
+    def one(name, x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where[_path(name)])
+
+    return {
+        key: {name: one(name, x) for name, x in item.items()}
+        for key, item in items.items()
+    }
+
+
+def _path(name: str) -> str:
+    """policy.params.layers.wq → layers/wq"""
+    path = name.removeprefix("policy.params.").removeprefix("frozen.")
+    return path.replace(".", "/")
+
+
+def _nested(named: dict[str, Any]) -> dict[str, Any]:
+    """As a tree of parameters."""
+    out: dict[str, Any] = {}
+    for name, x in named.items():
+        *above, last = _path(name).split("/")
+        inner = out
+        for part in above:
+            inner = inner.setdefault(part, {})
+        inner[last] = x
+    return out
+
+
+def _layout(params: Any, mesh: Mesh | None) -> Any:
+    if mesh is None:
+        return sharding.one_device(params)
+    return sharding.of_params(params, mesh)[0]
