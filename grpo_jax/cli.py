@@ -1,11 +1,9 @@
-"""The command line: `python -m grpo_jax COMMAND ...`.
-
-Exit codes: 0 done, 2 refused (a setting, a path, a word on the line).
-"""
+"""The command line: `python -m grpo_jax COMMAND ...`. Exit codes stand in USAGE."""
 
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from grpo_jax import experiment, presets
@@ -13,25 +11,42 @@ from grpo_jax.section import Refused
 
 USAGE = """usage: python -m grpo_jax COMMAND ...
 
-  train FILE [--workdir DIR] [--preset NAME] [--SETTING VALUE ...]
-                 run an experiment; `train FILE --help` lists every setting
-  methods        the paper's methods in one view, and the presets
+  train FILE [--workdir DIR] [--fork-from DIR] [--preset NAME] [--SETTING VALUE ...]
+                 run an experiment, or go on with it
+  evaluate MODEL --data SET [--k N] [--against OTHER] ...
+                 how often a model's answers are right, and how sure that is
   sample MODEL TEXT [--n N] [--temperature T] ...
-                 what a model answers; `sample --help` lists the options
-  models [NAME]  the models known by name, and what is on this machine
-  convert SOURCE FOLDER [--dtype DTYPE]
+                 what a model answers
+  models [MODEL] the models known by name, and what is on this machine
+  convert MODEL FOLDER [--dtype DTYPE]
                  write a model as a folder that transformers opens
+  methods        the paper's methods in one view, and the presets
   bench [losses | sampling ... | update ... | step ... | compile MACHINE ...]
                  time the mathematics, the sampler, an update or a whole step on this
                  machine; or compile them for others, with bytes per device
 
-MODEL is tiny, smollm2-135m, a folder, a .gguf file, or owner/name of the hub.
+MODEL is tiny, smollm2-135m, a folder, a .gguf file, owner/name of the hub, or the
+folder of a run: what it has learned, at its latest checkpoint (evaluate: its best), or
+at that of FOLDER@STEP, FOLDER@latest, FOLDER@best.
+
+`COMMAND --help` lists every setting with its meaning and default; `--debug`, anywhere,
+shows where an error came from. Exit codes:
+
+  0   done
+  1   failed
+  2   refused: a setting, a file, a word on the line
+  33  stopped on request (SIGTERM, Ctrl-C), all saved: the same command goes on
+
+Compiled programs are kept in ~/.cache/grpo_jax, or where JAX_COMPILATION_CACHE_DIR
+says; if that is empty, nowhere.
 """
 
 
 def main(words: list[str] | None = None) -> int:
-    """Runs a command; what is refused is one sentence and exit code 2."""
-    command, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
+    """Runs a command; whatever goes wrong is one sentence and an exit code."""
+    words = list(sys.argv[1:] if words is None else words)
+    is_debugged = "--debug" in words
+    command, *rest = [word for word in words if word != "--debug"] or ["--help"]
     if command in ("-h", "--help", "help"):
         print(USAGE)
         return 0
@@ -40,9 +55,23 @@ def main(words: list[str] | None = None) -> int:
         return 2
     try:
         return COMMANDS[command](rest)
-    except Refused as error:
-        print(f"refused: {error}", file=sys.stderr)
-        return 2
+    except (Exception, KeyboardInterrupt) as error:
+        if is_debugged:
+            traceback.print_exc()
+        code, said = _told(error)
+        print(said, file=sys.stderr)
+        return code
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and a sentence."""
+    stopping = sys.modules.get("grpo_jax.stopping")  # which would import jax
+    if isinstance(error, Refused):
+        return 2, f"refused: {error}"
+    if stopping is not None and isinstance(error, stopping.Stopped):
+        return stopping.CODE, str(error)
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    return 1, f"failed: {text} (--debug shows where)"
 
 
 def train(words: list[str]) -> int:
@@ -50,16 +79,28 @@ def train(words: list[str]) -> int:
         raise Refused("train needs an experiment file first. See --help.")
     path, *overrides = words
     module = experiment.load(path)
-    settings, workdir = experiment.parse(module, overrides)
-    getattr(module, "check", lambda settings: None)(settings)
-    print(f"{path} → {workdir}\n{experiment.describe(settings)}\n")
-    if hasattr(module, "run"):
-        experiment.save(settings, workdir)
-        module.run(settings, workdir)
+    given = experiment.parse(module, overrides)
+    getattr(module, "check", lambda settings: None)(given.config)
+    own = hasattr(module, "run")
+    if own and (given.quiet or given.fork_from):
+        raise Refused(f"{path} runs itself, without --quiet and --fork-from.")
+    if not given.quiet:
+        begun = f" from {given.fork_from}" if given.fork_from else ""
+        told = experiment.describe(given.config)
+        print(f"{path} → {given.workdir}{begun}\n{told}\n", flush=True)
+    if own:
+        experiment.save(given.config, given.workdir)
+        module.run(given.config, given.workdir)
         return 0
-    from grpo_jax import run
+    from grpo_jax import display, run
 
-    run.train(settings, workdir, rewards=getattr(module, "REWARDS", {}))
+    run.train(
+        given.config,
+        given.workdir,
+        rewards=getattr(module, "REWARDS", {}),
+        fork_from=given.fork_from,
+        screen=display.Screen(is_quiet=given.quiet),
+    )
     return 0
 
 
@@ -86,24 +127,27 @@ def methods(words: list[str]) -> int:
 def bench(words: list[str]) -> int:
     name, *rest = words or ["losses"]
     known = "losses", "sampling", "update", "step", "compile"
+    if name in ("-h", "--help"):
+        print(f"usage: python -m grpo_jax bench {{{','.join(known)}}} [--help] ...")
+        return 0
     if name not in known:
         raise Refused(f"there is no bench {name!r}; there are {', '.join(known)}.")
     module = importlib.import_module(f"grpo_jax.bench.{name}")
     return module.main(rest)
 
 
-def of_models(name: str) -> Callable[[list[str]], int]:
+def of_models(module: str, name: str) -> Callable[[list[str]], int]:
     """A command that needs the libraries of models, which take seconds to import."""
 
     def command(words: list[str]) -> int:
         # transformers would advise to install PyTorch, which nothing here needs.
         os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        from grpo_jax import model_commands
-
-        return getattr(model_commands, name)(words)
+        return getattr(importlib.import_module(f"grpo_jax.{module}"), name)(words)
 
     return command
 
 
 COMMANDS = {"train": train, "methods": methods, "bench": bench}
-COMMANDS |= {name: of_models(name) for name in ("sample", "models", "convert")}
+for _name in ("sample", "models", "convert"):
+    COMMANDS[_name] = of_models("model_commands", _name)
+COMMANDS["evaluate"] = of_models("evaluation", "main")

@@ -27,24 +27,26 @@ KEYS = {
 
 
 class Screen:
-    """A progress bar on a terminal, and a line now and then elsewhere."""
+    """A progress bar on a terminal, and a line now and then elsewhere.
+
+    If it is quiet, nothing but warnings and the result.
+    """
 
     def __init__(self, *, is_quiet: bool = False):
-        self.console = Console(highlight=False, quiet=is_quiet)
+        self.console, self.is_quiet = Console(highlight=False), is_quiet
         self.progress: Progress | None = None
         self.said = 0.0
 
     def begin(self, folder: pathlib.Path, task: Task, done: int, steps: int):
-        left_out = len(task.left_out)
-        self.tell(
-            f"{len(task.train)} problems to train on, {len(task.held_out)} held out"
-            + (
-                f", {left_out} left out: {'; '.join(task.left_out[:3])}"
-                * (left_out > 0)
-            )
-        )
+        if task.left_out:
+            some = "; ".join(task.left_out[:3])
+            self.tell(f"{len(task.left_out)} problems are left out: {some}")
+        if self.is_quiet:
+            return
+        known = len(task.train), len(task.held_out)
+        self.tell("{} problems to train on, {} held out".format(*known))
         self.tell(f"{folder}: step {done} of {steps}")
-        if self.console.is_terminal and not self.console.quiet:
+        if self.console.is_terminal:
             columns = "{task.description}", "{task.completed}/{task.total}"
             first, second = map(TextColumn, columns)
             text = TextColumn("{task.fields[numbers]}")
@@ -57,10 +59,12 @@ class Screen:
             self.progress.start()
 
     def tell(self, text: str):
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def show(self, row: dict[str, Any]):
         """A row of metrics."""
+        if self.is_quiet:
+            return
         shown = {k: row[k] for k in KEYS if isinstance(row.get(k), float)}
         numbers = "  ".join(f"{KEYS[k]} {x:.3g}" for k, x in shown.items())
         step, name = row["step"], row["stage"]
@@ -78,6 +82,7 @@ class Screen:
 
     def answers(self, table: Sequence[dict[str, Any]]):
         """A few samples: green what was worth more than others, red what less."""
+        table = [] if self.is_quiet else table
         for row in table[:: max(1, len(table) // SHOWN)][:SHOWN]:
             colour = "green" if row["advantage"] > 0 else "red"
             colour = "dim" if row["advantage"] == 0 else colour

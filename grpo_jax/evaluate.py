@@ -46,45 +46,40 @@ class Examiner:
         blank = np.zeros((each, 4 + 2 * len(self.ks)))
         for start in range(0, len(own), self.settings.batch_size):
             numbers = own[start : start + self.settings.batch_size]
-            blank[start : start + len(numbers)] = self._batch(params, numbers)
+            blank[start : start + len(numbers)], _ = self.batch(params, numbers)
         found = crossing.gathered(blank).reshape(processes, each, -1)
         found = found.swapaxes(0, 1).reshape(each * processes, -1)
-        found = found[: len(self.problems)]
-        right, answered, length, ended = found[:, :4].T
-        K = len(self.ks)
-        return Examined(
-            right > 0,
-            answered > 0,
-            length.astype(int),
-            ended > 0,
-            found[:, 4 : 4 + K],
-            found[:, 4 + K :],
-        )
+        return examined(found[: len(self.problems)])
 
     @property
     def ks(self) -> list[int]:
-        """1, 2, 4, ... up to the number of samples, and that number."""
-        n = self.settings.samples
-        return sorted({1 << i for i in range(n.bit_length()) if n} | ({n} - {0}))
+        return ks(self.settings.samples)
 
-    def _batch(self, params, numbers: Sequence[int]) -> np.ndarray:
+    def batch(
+        self, params: transformer.Params, numbers: Sequence[int]
+    ) -> tuple[Float[np.ndarray, "N R"], list[str]]:
+        """Of some questions a row each, as `names` has it; and the likeliest answers.
+
+        A row does not depend on the others.
+        """
         task = self.run.task
         asked = self._ask(self.greedy, params, numbers)
-        rows = []
-        for problem, group, (text,) in zip(
-            asked.problems, asked.groups, asked.texts, strict=True
+        rows, texts = [], [text for (text,) in asked.texts]
+        for problem, group, text in zip(
+            asked.problems, asked.groups, texts, strict=True
         ):
             said = task.said(text)
             right = task.is_right(problem, said)
             rows.append([right, said is not None, group.length[0], group.has_ended[0]])
+        found = np.array(rows, float)
         if not self.ks:
-            return np.array(rows, float)
+            return found, texts
         drawn = self._ask(self.warm, params, numbers)
         more = [
             self._of_samples(problem, texts)
             for problem, texts in zip(drawn.problems, drawn.texts, strict=True)
         ]
-        return np.concatenate([rows, more], -1, dtype=float)
+        return np.concatenate([found, more], -1, dtype=float), texts
 
     def _ask(self, asker: Asker, params, numbers: Sequence[int]) -> asking.Asked:
         problems = [self.problems[i] for i in numbers]
@@ -100,13 +95,53 @@ class Examiner:
         return passes + [accuracy.majority_at(k, said, is_right) for k in self.ks]
 
 
+def ks(samples: int) -> list[int]:
+    """1, 2, 4, ... up to the number of samples, and that number."""
+    powers = {1 << i for i in range(samples.bit_length())}
+    return sorted((powers | {samples}) - {0})
+
+
+def names(ks: Sequence[int]) -> list[str]:
+    """Of what is known of a question, in the order of its row."""
+    of_samples = [f"{name}@{k}" for name in ("pass", "maj") for k in ks]
+    return ["right", "answered", "length", "ended", *of_samples]
+
+
+def examined(rows: Float[np.ndarray, "N R"]) -> Examined:
+    right, answered, length, ended = rows[:, :4].T
+    passes, majorities = np.split(rows[:, 4:], 2, -1)
+    known = right > 0, answered > 0, length.astype(int), ended > 0
+    return Examined(*known, passes, majorities)
+
+
+def compared(
+    names: Sequence[str],
+    ours: Float[np.ndarray, "N R"],
+    theirs: Float[np.ndarray, "N R"],
+) -> dict[str, float]:
+    """Of the same questions: what is gained over others, and how sure that is.
+
+    The interval is of differences question by question, which vary less than answers.
+    """
+    at = list(names).index("right")
+    one, other = ours[:, at] > 0, theirs[:, at] > 0
+    out = {
+        "only_ours": int((one & ~other).sum()),
+        "only_theirs": int((other & ~one).sum()),
+    }
+    out["mcnemar_p"] = accuracy.mcnemar(one, other)
+    for i, name in enumerate(names):
+        if name == "right" or "@" in name:
+            out[name] = float(theirs[:, i].mean())
+            interval = accuracy.bootstrap(ours[:, i] - theirs[:, i], 0)
+            out |= _with_interval(f"{name}_gain", interval)
+    return out
+
+
 def summary(ks: Sequence[int], found: Examined) -> dict[str, float]:
     """The numbers of a row of metrics."""
     share = accuracy.wilson(int(found.is_right.sum()), len(found.is_right))
-    out = {
-        "accuracy": share.value,
-        "accuracy_low": share.low,
-        "accuracy_high": share.high,
+    out = _with_interval("accuracy", share) | {
         "length": found.length.mean(),
         "truncated": 1 - found.has_ended.mean(),
         "format": found.has_answer.mean(),
@@ -114,6 +149,10 @@ def summary(ks: Sequence[int], found: Examined) -> dict[str, float]:
     for name, values in (("pass", found.passes), ("maj", found.majorities)):
         for k, of_questions in zip(ks, values.T, strict=True):
             interval = accuracy.bootstrap(of_questions, 0)
-            for suffix, x in zip(("", "_low", "_high"), interval, strict=True):
-                out[f"{name}@{k}{suffix}"] = x
+            out |= _with_interval(f"{name}@{k}", interval)
     return {PREFIX + name: float(x) for name, x in out.items()}
+
+
+def _with_interval(name: str, interval: accuracy.Interval) -> dict[str, float]:
+    keys = name, f"{name}_low", f"{name}_high"
+    return dict(zip(keys, interval, strict=True))

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from grpo_jax import config, presets
+from grpo_jax import config, line, presets
 from grpo_jax.section import Refused
 
 
@@ -36,10 +36,21 @@ def load(path: str) -> ModuleType:
     return module
 
 
-def parse(
-    experiment: ModuleType, words: list[str]
-) -> tuple[config.Config, pathlib.Path]:
-    """The experiment's settings after the overrides, and the work directory.
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Runs an experiment, or goes on with it where it was stopped."""
+
+    config: Annotated[
+        config.Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff
+    ]
+    workdir: pathlib.Path  # what the run writes
+    preset: str | None = None  # start `algorithm` from a known method's settings
+    fork_from: pathlib.Path | None = None  # begin where the run in that folder is
+    quiet: bool = False  # say nothing but warnings and the result
+
+
+def parse(experiment: ModuleType, words: list[str]) -> Order:
+    """The experiment's settings after the overrides, and where it is to run.
 
     A word that names no setting, or a value that a setting refuses, ends the program
     with exit code 2 and the nearest name or the rule.
@@ -50,23 +61,13 @@ def parse(
             f"get_config() of {experiment.__file__} returns {type(default).__name__}; "
             "it must return a grpo_jax.config.Config."
         )
-    name = pathlib.Path(experiment.__file__).stem
     preset = _preset(words)
     if preset:
         chosen = presets.algorithm(preset)
         default = dataclasses.replace(default, algorithm=chosen)
-
-    def settings(
-        config: Annotated[config.Config, tyro.conf.arg(name="")] = default,
-        workdir: pathlib.Path = pathlib.Path("runs") / name,  # what the run writes
-        preset: str | None = None,  # start `algorithm` from a known method's settings
-    ):
-        return config, workdir
-
-    program = f"python -m grpo_jax train {experiment.__file__}"
-    return tyro.cli(
-        settings, args=words, prog=program, config=(tyro.conf.FlagConversionOff,)
-    )
+    file = pathlib.Path(experiment.__file__)
+    usual = Order(default, pathlib.Path("runs") / file.stem)
+    return line.parse(f"train {file}", Order, words, default=usual)
 
 
 def describe(settings: config.Config) -> str:

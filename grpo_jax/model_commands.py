@@ -1,9 +1,8 @@
 """The commands about models: sample from one, list them, write one elsewhere."""
 
-import pathlib
-import types
+import sys
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import experiment, prng, programs, rollout, selftest
+from grpo_jax import experiment, line, prng, programs, rollout, runs, selftest
 from grpo_jax.models import hf, load, memory, settings, sizes
 from grpo_jax.models.spec import Spec
 from grpo_jax.pool import Question, Sampler
@@ -22,29 +21,29 @@ from grpo_jax.section import Refused
 # Of a description, what is shown even if it is the default.
 SHAPE = {"family", "vocab", "layers", "width", "ffw", "heads", "kv_heads", "head_size"}
 DType = Literal["float32", "bfloat16"]
-Word = Annotated[str, tyro.conf.Positional]
+
+
+class Sample(NamedTuple):
+    """What a model answers."""
+
+    model: line.Model  # tiny, smollm2-135m, a folder, a .gguf, a hub id, or a run's
+    text: line.Text  # the question
+    n: int = 1  # answers
+    temperature: float = 0.7  # 0: the likeliest token each time
+    top_k: int | None = None  # draw from the k likeliest tokens
+    top_p: float | None = None  # from the likeliest that reach this share
+    min_p: float | None = None  # from those with this share of the likeliest's
+    max_new: int = 256  # tokens of an answer
+    stop: tuple[str, ...] = ()  # texts that end an answer
+    seed: int = 0  # every draw follows from it
+    chat: bool = False  # write the text as the model's chat template has it ...
+    raw: bool = False  # ... or not; by default, if there is a template
+    dtype: DType = "float32"  # of parameters and computation
+    self_test: bool = False  # instead: are draws distributed as they should be?
 
 
 def sample(words: list[str]) -> int:
-    def options(
-        model: Word,  # tiny, smollm2-135m, a folder, a .gguf file, or a hub id
-        text: Word,  # the question
-        n: int = 1,  # answers
-        temperature: float = 0.7,  # 0: the likeliest token each time
-        top_k: int | None = None,  # draw from the k likeliest tokens
-        top_p: float | None = None,  # from the likeliest that reach this share
-        min_p: float | None = None,  # from those with this share of the likeliest's
-        max_new: int = 256,  # tokens of an answer
-        stop: tuple[str, ...] = (),  # texts that end an answer
-        seed: int = 0,  # every draw follows from it
-        chat: bool = False,  # write the text as the model's chat template has it ...
-        raw: bool = False,  # ... or not; by default, if there is a template
-        dtype: DType = "float32",  # of parameters and computation
-        self_test: bool = False,  # instead: are draws distributed as they should be?
-    ):
-        return types.SimpleNamespace(**locals())
-
-    given = _parse("sample", options, words)
+    given = line.parse("sample", Sample, words)
     if given.chat and given.raw:
         raise Refused("--chat and --raw contradict each other. Give one.")
     if given.n < 1:
@@ -62,7 +61,10 @@ def sample(words: list[str]) -> int:
     numerics = settings.Numerics(compute=given.dtype)
     wanted = settings.Model(name=given.model, dtype=given.dtype, numerics=numerics)
     root = prng.root(given.seed)
-    model = load.load(wanted, prng.step_key(root, prng.Stream.INIT, 0))
+    found = runs.find(wanted)
+    step = runs.step(found, "latest", _warn)
+    key = prng.step_key(root, prng.Stream.INIT, 0)
+    model = runs.read(found, given.dtype, key, step=step)
     question = _question(model, given.text, given.chat, given.raw)
     params = programs.publish(model.params, given.dtype, spends=True)
     model = model._replace(params=params)
@@ -139,13 +141,14 @@ def _question(model: load.Model, text: str, chat: bool, raw: bool) -> list[int]:
     return [*model.tokenizer.start_ids, *model.tokenizer.encode(text)]
 
 
-def models(words: list[str]) -> int:
-    def options(
-        name: Annotated[str | None, tyro.conf.Positional] = None,  # or all
-    ):
-        return name
+class Models(NamedTuple):
+    """The models known by name, what is on this machine; or one of them in detail."""
 
-    name = _parse("models", options, words)
+    name: Annotated[str | None, tyro.conf.Positional] = None  # all, or one, or a run
+
+
+def models(words: list[str]) -> int:
+    (name,) = line.parse("models", Models, words)
     if name is not None:
         print(_described(name))
         return 0
@@ -162,7 +165,7 @@ def models(words: list[str]) -> int:
 def _spec(name: str) -> Spec:
     if name in sizes.SPECS:
         return sizes.SPECS[name]
-    return load.find(settings.Model(name=name)).spec
+    return runs.find(settings.Model(name=name)).base.spec
 
 
 def _numbers(spec: Spec) -> list[str]:
@@ -203,15 +206,16 @@ def _here() -> str:
     return "\n".join(lines)
 
 
-def convert(words: list[str]) -> int:
-    def options(
-        source: Word,  # a folder, a .gguf file, smollm2-135m, tiny, or a hub id
-        folder: Annotated[pathlib.Path, tyro.conf.Positional],  # must not exist yet
-        dtype: DType | None = None,  # of the written weights; by default, unrounded
-    ):
-        return source, folder, dtype
+class Convert(NamedTuple):
+    """Writes a model as a folder that transformers opens."""
 
-    name, folder, dtype = _parse("convert", options, words)
+    source: line.Model  # a folder, a .gguf, smollm2-135m, tiny, a hub id, or a run's
+    folder: line.Folder  # must not exist yet
+    dtype: DType | None = None  # of the written weights; by default, unrounded
+
+
+def convert(words: list[str]) -> int:
+    name, folder, dtype = line.parse("convert", Convert, words)
     if folder.suffix == ".gguf":
         raise Refused(
             f"{folder}: GGUF files are read, not written. Give the name of a folder; "
@@ -219,10 +223,11 @@ def convert(words: list[str]) -> int:
         )
     hf.refuse_existing(folder)
     key = prng.step_key(prng.root(0), prng.Stream.INIT, 0)
-    found = load.find(settings.Model(name=name))
-    exact = found.source.exact if found.source else "float32"
+    found = runs.find(settings.Model(name=name))
+    step = runs.step(found, "latest", _warn)
+    exact = found.exact
     dtype = dtype or exact
-    model = load.read(found, dtype, key)
+    model = runs.read(found, dtype, key, step=step)
     load.save(folder, model)
     size = sum(x.nbytes for x in jax.tree.leaves(model.params)) / memory.GIB
     rounded = ", rounded" if (dtype, exact) == ("bfloat16", "float32") else ""
@@ -230,5 +235,5 @@ def convert(words: list[str]) -> int:
     return 0
 
 
-def _parse(command: str, options, words: list[str]):
-    return tyro.cli(options, args=words, prog=f"python -m grpo_jax {command}")
+def _warn(text: str):
+    print(text, file=sys.stderr)

@@ -63,12 +63,14 @@ def _settings(folder: pathlib.Path) -> config.Config | None:
     return config.of(found["config"])
 
 
-def step(found: Found, which: str, tell: Callable[[str], None]) -> int:
+def step(found: Found, which: str, tell: Callable[[str], None]) -> int | None:
     """The checkpoint of a run that is meant: latest, best, or one by its number.
 
     One that is damaged is told, and the next in order is taken in its place.
     """
     which, folder = found.which or which, found.folder
+    if found.settings is None:
+        return None
     if not (folder / "checkpoints").is_dir():
         raise Refused(f"{folder} is a run without checkpoints yet. Wait for its first.")
     with contextlib.closing(_opened(found)) as kept:
@@ -95,7 +97,7 @@ def read(
     key: Key[Array, ""],
     mesh: Mesh | None = None,
     *,
-    step: int | None = None,  # of a run: the one that `step` gave
+    step: int | None = None,  # what `step` gave
 ) -> load.Model:
     """With its parameters, on the mesh or on one device; the key is for `tiny`."""
     base = found.base

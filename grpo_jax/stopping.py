@@ -16,7 +16,11 @@ CODE = 33
 
 
 class Stopped(Exception):
-    """The run was asked to stop; all that it did is saved."""
+    """Work was asked to stop; all that it did is saved."""
+
+    def __init__(self, number: int, what: str = "step"):
+        where = f"after {what} {number}"
+        super().__init__(f"stopped {where}, and saved: the same command goes on")
 
 
 class GivenUp(Exception):

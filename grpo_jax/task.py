@@ -70,8 +70,9 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
         train = [p for p, out in zip(found, is_held_out, strict=True) if not out]
         held_out = [p for p, out in zip(found, is_held_out, strict=True) if out]
     else:
-        train = found
-        held_out, more = _problems(chosen, chosen.test)
+        train, again = found, (found, [])
+        is_same = chosen.test == chosen.split
+        held_out, more = again if is_same else _problems(chosen, chosen.test)
         left_out += more
     task = Task(train, held_out, left_out, chosen, tokenizer)
     room = spec.max_length - settings.sampling.max_new

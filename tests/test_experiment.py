@@ -12,7 +12,7 @@ QUICKSTART = "experiments/quickstart.py"
 
 
 def parse(*words):
-    return experiment.parse(experiment.load(QUICKSTART), list(words))[0]
+    return experiment.parse(experiment.load(QUICKSTART), list(words)).config
 
 
 def refused(capsys, *words):

@@ -13,7 +13,8 @@ PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
-    | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"},
+    | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"}
+    | {"line"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/rules", "rewards/calls", "workdir"},
@@ -40,7 +41,8 @@ FLOORS = [
     {"bench/losses", "bench/sampling", "bench/hlo", "runs", "groups"},
     {"bench/step", "bench/compile", "stage", "model_commands"},
     {"bench/update", "trainer", "stages", "evaluate"},
-    {"run"},
+    {"run", "examination"},
+    {"evaluation"},
     {"cli"},
     {"__main__"},
 ]

@@ -20,7 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import config, learner, plan, pool, sharding, topology
+from grpo_jax import config, learner, line, plan, pool, sharding, topology
 from grpo_jax.bench import hlo, sampling
 from grpo_jax.models import memory, settings, sizes
 from grpo_jax.models.spec import Spec
@@ -29,27 +29,29 @@ from grpo_jax.section import Refused
 
 
 class Options(NamedTuple):
-    machines: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Compiles a run for machines that are not here: bytes of each device."""
+
+    machines: Annotated[tuple[str, ...], tyro.conf.Positional]  # v5e-8 h200x1, or cpu
     model: str = "qwen2.5-1.5b"  # of `python -m grpo_jax models`, or llama-50m
     mesh: tuple[int, int, int] | None = None  # data, fsdp, model
-    programs: Literal["all", "sampling", "learning"] = "all"
+    programs: Literal["all", "sampling", "learning"] = "all"  # which of them
     prompts: int = 64  # B
     group: tuple[int, ...] = (8,)  # G
-    new: int = 1024
-    prompt_tokens: int = 512
+    new: int = 1024  # tokens of a row
+    prompt_tokens: int = 512  # of each question
     parts: int = 1  # of an update
-    minibatches: int = 1
-    beta: float = 0.04
+    minibatches: int = 1  # that a rollout is cut into
+    beta: float = 0.04  # of the KL; 0: no reference is scored
     chunk: tuple[int, ...] = (512,)  # tokens whose logits exist at once
-    remat: tuple[Literal["none", "dots", "full"], ...] = ("dots",)
-    critic: Literal["none", "own", "shared"] = "none"
+    remat: tuple[Literal["none", "dots", "full"], ...] = ("dots",)  # what is recomputed
+    critic: Literal["none", "own", "shared"] = "none"  # PPO's
     lora: int = 0  # rank
     attention: Literal["xla", "splash", "cudnn"] = "xla"  # of whole rows
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # masters: float32
 
 
 def main(words: list[str]) -> int:
-    options = tyro.cli(Options, args=words, prog="python -m grpo_jax bench compile")
+    options = line.parse("bench compile", Options, words)
     known = sizes.SPECS | {"llama-50m": sampling.SPEC}
     if options.model not in known:
         raise Refused(

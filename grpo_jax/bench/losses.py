@@ -10,14 +10,14 @@ be made over them. Medians; the last line is one JSON object.
 import json
 import statistics
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from grpo_jax import config, prepare, prng, programs
+from grpo_jax import config, line, prepare, prng, programs
 from grpo_jax.losses import objective
 from grpo_jax.records import Rewards
-from grpo_jax.section import Refused
 
 SHAPE = (16, 64, 1024)
 RUNS = 101
@@ -26,9 +26,12 @@ RUNS = 101
 PASSES = {"loss": 3, "gradient": 4}
 
 
+class Options(NamedTuple):
+    """What the mathematics costs, against the least it could cost here."""
+
+
 def main(words: list[str]) -> int:
-    if words:
-        raise Refused(f"bench losses takes no more words; {words[0]!r} was given.")
+    line.parse("bench losses", Options, words)
     settings = config.Algorithm()
     data = _data()
     evaluate = programs.forward(_loss)

@@ -18,11 +18,10 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import crossing, pool, prng, programs, rollout, scoring
+from grpo_jax import crossing, line, pool, prng, programs, rollout, scoring
 from grpo_jax.bench import ceilings
 from grpo_jax.models import load, settings, transformer
 from grpo_jax.models.spec import Spec
@@ -42,23 +41,25 @@ SPEC = Spec(
 
 
 class Options(NamedTuple):
+    """What a rollout costs, beside the least it could cost on this machine."""
+
     model: str | None = None  # a folder, a .gguf file, ...: see sample
     prompts: int = 4  # B
     group: int = 8  # G
     groups: tuple[int, ...] = ()  # a table over these group sizes
     new: int = 64  # tokens of a row, at most
-    prompt_tokens: int = 16
-    lengths: Literal["all", "geometric"] = "all"
+    prompt_tokens: int = 16  # of each question
+    lengths: Literal["all", "geometric"] = "all"  # rows that draw all, or end early
     rows: int | None = None  # decoded at once; None: all
-    segment: int = 8
-    rungs: int = 8
-    temperature: float = 1.0
-    runs: int = 5
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    segment: int = 8  # tokens between two looks of the host
+    rungs: int = 8  # sizes that a batch may shrink to
+    temperature: float = 1.0  # of the draws
+    runs: int = 5  # of which the median is taken
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of parameters and products
 
 
 def main(words: list[str]) -> int:
-    options = tyro.cli(Options, args=words, prog="python -m grpo_jax bench sampling")
+    options = line.parse("bench sampling", Options, words)
     if options.groups and options.lengths != "all":
         raise Refused("--groups compares rows of one length. Leave --lengths at all.")
     if options.rows is not None and options.lengths == "all":

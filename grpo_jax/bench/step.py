@@ -18,9 +18,8 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 
-from grpo_jax import config, learner, plan, pool, prng, programs, rollout, sampled
+from grpo_jax import config, learner, line, plan, pool, prng, programs, rollout, sampled
 from grpo_jax.bench import ceilings, sampling
 from grpo_jax.models import settings
 from grpo_jax.models.spec import Spec
@@ -30,24 +29,26 @@ from grpo_jax.section import Refused
 
 
 class Options(NamedTuple):
+    """What a step of GRPO costs, or its update alone."""
+
     model: str | None = None  # a folder, a .gguf file, ...: see sample
     prompts: int = 4  # B
     group: int = 8  # G
     new: int = 64  # tokens of a row, at most
-    prompt_tokens: int = 16
-    lengths: Literal["all", "geometric"] = "all"
-    repeat_prompt: bool = False
-    beta: float = 0.04
-    parts: int = 1
-    runs: int = 3
+    prompt_tokens: int = 16  # of each question
+    lengths: Literal["all", "geometric"] = "all"  # rows of all tokens, or of fewer
+    repeat_prompt: bool = False  # also: a question for each of its samples
+    beta: float = 0.04  # of the KL; 0: no reference is scored
+    parts: int = 1  # of an update, one after another
+    runs: int = 3  # of which the median is taken
     dtype: Literal["float32", "bfloat16"] = "float32"  # of products; masters: float32
-    remat: Literal["none", "dots", "full"] = "dots"
-    chunk: int = 512
+    remat: Literal["none", "dots", "full"] = "dots"  # what is recomputed
+    chunk: int = 512  # tokens whose logits exist at once
 
 
 def main(words: list[str], *, samples: bool = True) -> int:
     name = "step" if samples else "update"
-    options = tyro.cli(Options, args=words, prog=f"python -m grpo_jax bench {name}")
+    options = line.parse(f"bench {name}", Options, words)
     if options.lengths != "all" and options.repeat_prompt:
         raise Refused("--repeat-prompt compares rows of one length. Leave --lengths.")
     if samples and options.lengths != "all":

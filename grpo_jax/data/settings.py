@@ -7,6 +7,7 @@ from grpo_jax.section import Section
 
 GENERATED = {"sums", "chains"}
 Instruction = Literal["none", "steps", "steps-zh", "program", "program-zh", "hashes"]
+Wrapping = Literal["raw", "paper", "chat"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Data(Section):
     size: int = 2  # of them: digits of a sum's numbers, steps of a chain
     wrong: float = 0.0  # share of their demonstrations that end in a wrong answer
     instruction: Instruction = "none"  # what is said behind a question
-    wrapping: Literal["raw", "paper", "chat"] = "raw"  # what is written around both
+    wrapping: Wrapping = "raw"  # what is written around both
     shots: int = 0  # solved examples before each question, the first of the split
     read_by: ClassVar = {
         "count": ("name", GENERATED),

@@ -1,0 +1,221 @@
+"""The command `evaluate`: how often a model or a run is right; and against another."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from grpo_jax import config, evaluate, examination, line, runs, task, workdir
+from grpo_jax.data.settings import GENERATED, Instruction, Wrapping
+from grpo_jax.examination import Examination
+from grpo_jax.models import settings
+from grpo_jax.section import Refused
+from grpo_jax.text.tokenizer import Tokenizer
+
+CHINESE = {"cmath", "mgsm-zh"}
+
+
+class Options(NamedTuple):
+    """How often a model's answers are right, and how sure that is.
+
+    The likeliest answer to each question, and pass@k and maj@k of k that are drawn. Of
+    a run, data, prompts and max-new are the run's own, where they are not given.
+    """
+
+    model: line.Model  # tiny, smollm2-135m, a folder, a .gguf, a hub id, or a run's
+    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, sums, chains, a .jsonl or .parquet file,
+    # or a hub id; None: what the run was made for
+    data: str | None = None
+    split: str | None = None  # None: test; of the run's own data, what it held out
+    k: int = 0  # answers drawn to each question besides the likeliest
+    temperature: float = 0.7  # of those
+    questions: int | None = None  # the first so many; None: all
+    # what is said behind a question; None: of a model, to reason in steps and to box
+    instruction: Instruction | None = None
+    # what is written around both; None: of a model, its chat template, if it has one
+    wrapping: Wrapping | None = None
+    shots: int | None = None  # solved examples before each, the first of `train`
+    max_new: int | None = None  # tokens of an answer; None: 256 of a model
+    checkpoint: str = "best"  # of a run: best, latest, or the number of a step
+    # another model or run, asked the same in the same way; or the .json that this
+    # command wrote for one
+    against: str | None = None
+    out: pathlib.Path | None = None  # a .json; None: a new one in `evaluations`
+    batch_size: int = 64  # questions at once
+    dtype: Literal["float32", "bfloat16"] | None = None  # of computation
+    mesh: tuple[int, int, int] | None = None  # data, fsdp, model; None: all are fsdp
+
+
+def main(words: list[str]) -> int:
+    given = line.parse("evaluate", Options, words)
+    chosen = _examination(given.model, given.checkpoint, given)
+    out, other = given.out or examination.place(chosen), None
+    if out.suffix != ".json":
+        raise Refused(f"--out is {out}; it must end in .json.")
+    if given.against is not None and not given.against.endswith(".json"):
+        other = _examination(given.against, "best", given, chosen.settings)
+    rows = examination.answered(chosen, out)
+    found = evaluate.examined(_numbers(chosen.names, rows))
+    samples = evaluate.ks(given.k)
+    result = {
+        "model": given.model,
+        "checkpoint": chosen.step,
+        "data": _shown(chosen.settings.data),
+        "questions": len(rows),
+        "left_out": len(chosen.task.left_out),
+        "metrics": evaluate.summary(samples, found),
+    }
+    if given.against is not None:
+        path = pathlib.Path(given.against)
+        theirs = examination.read(path)[1] if other is None else None
+        theirs = theirs or examination.answered(other, examination.place(other))
+        result["against"] = given.against
+        result["compared"] = _compared(chosen.names, rows, theirs)
+    workdir.replace(out, json.dumps(result, indent=1) + "\n")
+    _show(result, samples)
+    print(f"{out}; what was answered: {examination.rows_of(out)}")
+    return 0
+
+
+def _examination(
+    name: str, which: str, given: Options, settings_: config.Config | None = None
+) -> Examination:
+    """With its own settings, or as another was asked."""
+    found = runs.find(settings.Model(name=name))
+    chosen = settings_ or _settings(given, found)
+    step = runs.step(found, which, _warn)
+    known = task.make(chosen, found.base.spec, found.base.tokenizer)
+    examples = {p.question for p in known.train[: chosen.data.shots]}
+    problems = [p for p in known.held_out if p.question not in examples]
+    problems = problems[: given.questions]
+    if not problems:
+        raise Refused(f"{chosen.data.name} holds nothing to ask. Choose another split.")
+    return Examination(name, found, step, chosen, known, problems)
+
+
+def _settings(given: Options, found: runs.Found) -> config.Config:
+    """All that answers depend on; nothing of how the run learns."""
+    begun, plain = found.settings, config.Config()
+    numerics = begun.model.numerics if begun else plain.model.numerics
+    sampling = begun.sampling if begun else plain.sampling
+    if given.dtype is not None:
+        numerics = dataclasses.replace(numerics, compute=given.dtype)
+        sampling = dataclasses.replace(sampling, cache=given.dtype)
+    if given.max_new is not None:
+        least = min(sampling.min_new, given.max_new)
+        new = {"max_new": given.max_new, "min_new": least}
+        sampling = dataclasses.replace(sampling, **new)
+    return config.Config(
+        seed=begun.seed if begun else plain.seed,
+        model=settings.Model(numerics=numerics),
+        data=_data(given, begun and begun.data, found.base.tokenizer),
+        sampling=sampling,
+        training=config.Training(mesh=given.mesh),
+        evaluation=config.Evaluation(
+            samples=given.k,
+            temperature=given.temperature,
+            batch_size=given.batch_size,
+            **{} if given.questions is None else {"questions": given.questions},
+        ),
+    )
+
+
+def _data(given: Options, own: config.Data | None, text: Tokenizer) -> config.Data:
+    if given.data is None and own is None:
+        raise Refused(f"{given.model} is no run, which has data. Give --data.")
+    name = given.data or own.name
+    prompts = {k: getattr(own or _usual(name, text), k) for k in PROMPTS}
+    prompts |= {k: x for k in PROMPTS if (x := getattr(given, k)) is not None}
+    if own is not None and own.name == name:
+        changed = prompts | ({"test": given.split} if given.split else {})
+        return dataclasses.replace(own, **changed)
+    if name in GENERATED and given.split is None:
+        return config.Data(name=name, **prompts)
+    split = given.split or "test"
+    first = "train" if prompts["shots"] else split  # examples, if any, are of `train`
+    return config.Data(name=name, split=first, test=split, **prompts)
+
+
+PROMPTS = "instruction", "wrapping", "shots"
+
+
+def _usual(name: str, text: Tokenizer) -> config.Data:
+    """How a model is asked that was not trained here."""
+    if name in GENERATED:
+        return config.Data()
+    asked = "steps-zh" if name in CHINESE else "steps"
+    wrapping = "chat" if text.has_template else "paper"
+    return config.Data(instruction=asked, wrapping=wrapping)
+
+
+def _numbers(names: Sequence[str], rows: Sequence[dict]) -> Float[np.ndarray, "N R"]:
+    return np.array([[row[name] for name in names] for row in rows])
+
+
+def _compared(
+    names: Sequence[str], ours: Sequence[dict], theirs: Sequence[dict]
+) -> dict[str, float]:
+    """On the questions that both were asked, by what is known of both."""
+    of_question = {row["question"]: row for row in theirs}
+    pairs = [(a, of_question.get(a["question"])) for a in ours]
+    pairs = [(a, b) for a, b in pairs if b is not None]
+    if not pairs:
+        raise Refused("the two were asked no question in common. Ask both the same.")
+    names = [name for name in names if name in pairs[0][1]]
+    found = [_numbers(names, side) for side in zip(*pairs, strict=True)]
+    return {"questions": len(pairs)} | evaluate.compared(names, *found)
+
+
+def _shown(data: config.Data) -> dict[str, Any]:
+    """What a reader has to know of how questions were put."""
+    split = data.test or f"held out of {data.split}"
+    prompts = {name: getattr(data, name) for name in PROMPTS}
+    return {"name": data.name, "split": split} | prompts
+
+
+def _show(result: dict[str, Any], ks: Sequence[int]):
+    metrics, other = result["metrics"], result.get("compared")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    titles = ["", "right", "95%"]
+    if other:
+        titles += [f"of {result['against']}", "gain", "95%"]
+    for title in titles:
+        table.add_column(title, justify="right" if title else "left")
+    of_samples = [f"{kind}@{k}" for kind in ("pass", "maj") for k in ks]
+    for name in ["accuracy", *of_samples]:
+        key = "right" if name == "accuracy" else name
+        row = [name, *_interval(metrics, evaluate.PREFIX + name)]
+        if other and key in other:
+            row += [f"{other[key]:.1%}", *_interval(other, f"{key}_gain")]
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
+    data = result["data"]
+    print(
+        f"{result['questions']} questions of {data['name']} ({data['split']}), "
+        f"{result['left_out']} too long or unreadable; the likeliest answers have "
+        f"{metrics['eval/length']:.1f} tokens, {metrics['eval/truncated']:.1%} are cut "
+        f"short, {metrics['eval/format']:.1%} give an answer"
+    )
+    if other:
+        print(
+            f"of {other['questions']} questions asked of both, {other['only_ours']} "
+            f"only the first got right, {other['only_theirs']} only the other: "
+            f"p = {other['mcnemar_p']:.2g} (McNemar)"
+        )
+
+
+def _interval(numbers: dict[str, float], name: str) -> tuple[str, str]:
+    low, high = numbers[f"{name}_low"], numbers[f"{name}_high"]
+    return f"{numbers[name]:.1%}", f"{low:.1%} to {high:.1%}"
+
+
+def _warn(text: str):
+    print(text, file=sys.stderr)

@@ -1,0 +1,157 @@
+"""Questions asked of a model once: each answer a row of a file as soon as it is there.
+
+The first row of the file says all that the answers depend on. Killed and started again,
+only what is missing is asked, and the file comes out the same.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from grpo_jax import (
+    config,
+    display,
+    evaluate,
+    prng,
+    programs,
+    runs,
+    sharding,
+    stage,
+    stopping,
+    task,
+    workdir,
+)
+from grpo_jax.data.problem import Problem
+from grpo_jax.rewards.grading import Grader
+from grpo_jax.section import Refused
+
+
+class Examination(NamedTuple):
+    """Whom to ask what, and where it is written."""
+
+    name: str
+    found: runs.Found
+    step: int | None  # of a run
+    settings: config.Config
+    task: task.Task
+    problems: list[Problem]
+
+    @property
+    def names(self) -> list[str]:
+        """Of what is found out about a question."""
+        return evaluate.names(evaluate.ks(self.settings.evaluation.samples))
+
+
+def answered(chosen: Examination, out: pathlib.Path) -> list[dict]:
+    """A row for each question, in their order; asks what is missing in the file."""
+    path, described = rows_of(out), _described(chosen)
+    done = _begun(path, described)
+    missing = [i for i in range(len(chosen.problems)) if i not in done]
+    if missing:
+        of_all = f"{len(missing)} of {len(chosen.problems)} questions to ask"
+        print(f"{chosen.name}: {of_all}", flush=True)
+        for row in _ask(chosen, missing):
+            done[row["number"]] = row
+            workdir.append(path, row)
+    return [done[i] for i in range(len(chosen.problems))]
+
+
+def _ask(chosen: Examination, missing: Sequence[int]) -> Iterator[dict]:
+    """The rows of questions, as soon as their batch is answered."""
+    settings, known, problems = chosen.settings, chosen.task, chosen.problems
+    mesh = sharding.mesh(*(settings.training.mesh or (1, jax.device_count(), 1)))
+    asking = dataclasses.replace(settings.evaluation, questions=len(problems))
+    settings = dataclasses.replace(settings, evaluation=asking)
+    grader = Grader(settings.rewards, known.checker, {})
+    root, spec = prng.root(settings.seed), chosen.found.base.spec
+    run = stage.Run(settings, spec, known, grader, mesh, root)
+    examiner = evaluate.Examiner(run, problems)
+    dtype = settings.model.numerics.compute
+    key = run.key(prng.Stream.INIT, 0)
+    params = runs.read(chosen.found, dtype, key, mesh, step=chosen.step).params
+    params = programs.publish(params, dtype, mesh, spends=True)
+    stop, said = stopping.Stop(float("inf")), time.monotonic()
+    with contextlib.closing(stop):
+        for first in range(0, len(missing), asking.batch_size):
+            numbers = missing[first : first + asking.batch_size]
+            found, texts = examiner.batch(params, numbers)
+            for i, row, text in zip(numbers, found.tolist(), texts, strict=True):
+                asked = {"number": i, "question": problems[i].question}
+                asked |= {"answer": problems[i].answer, "completion": text}
+                yield asked | dict(zip(chosen.names, row, strict=True))
+            count = first + len(numbers)
+            if time.monotonic() > said + display.EVERY:
+                said = time.monotonic()
+                print(f"{count} of {len(missing)} asked", flush=True)
+            if count < len(missing) and stop.is_asked(count):
+                raise stopping.Stopped(count, "question")
+
+
+def _described(chosen: Examination) -> dict[str, Any]:
+    """All that the answers depend on."""
+    settings, weights = chosen.settings, None
+    if chosen.step is not None:
+        path = chosen.found.folder / "digests" / f"{chosen.step}.json"
+        weights = _digest(path.read_text())
+    asked = [(p.question, p.answer) for p in chosen.problems]
+    return {
+        "model": chosen.name,
+        "weights": weights,
+        "asked": _digest(json.dumps(asked)),
+        "seed": settings.seed,
+        "data": dataclasses.asdict(settings.data),
+        "sampling": dataclasses.asdict(settings.sampling),
+        "numerics": dataclasses.asdict(settings.model.numerics),
+        "samples": settings.evaluation.samples,
+        "temperature": settings.evaluation.temperature,
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def place(chosen: Examination) -> pathlib.Path:
+    """Another for everything else that is asked."""
+    found, data = chosen.found, pathlib.Path(chosen.settings.data.name).stem
+    own = _digest(json.dumps(_described(chosen)))[:8]
+    if chosen.step is None:
+        stem = pathlib.Path(chosen.name).stem
+        return pathlib.Path("runs/evaluations", f"{stem}-{data}-{own}.json")
+    return found.folder / "evaluations" / f"{data}-{chosen.step}-{own}.json"
+
+
+def rows_of(out: pathlib.Path) -> pathlib.Path:
+    return out.with_suffix(".jsonl")
+
+
+def _begun(path: pathlib.Path, described: dict[str, Any]) -> dict[int, dict]:
+    """The questions that are done, by their numbers; of nothing else than this."""
+    out = path.with_suffix(".json")
+    if not path.exists():
+        if out.exists():
+            raise Refused(f"{out} is there, and no {path}. Give another --out.")
+        workdir.replace(path, workdir.line(described))
+        return {}
+    before, rows = read(out)
+    changed = workdir.differing(before, described)
+    if changed:
+        listed = "; ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in changed.items())
+        raise Refused(f"{path} holds other answers: {listed}. Give another --out.")
+    workdir.replace(path, "".join(map(workdir.line, [before, *rows])))
+    return {row["number"]: row for row in rows}
+
+
+def read(out: pathlib.Path) -> tuple[dict[str, Any], list[dict]]:
+    """What was asked, and the rows of an evaluation."""
+    found = list(workdir.rows(rows_of(out)))
+    if not found or "asked" not in found[0]:
+        raise Refused(f"{rows_of(out)} holds no answers of `evaluate`. Name others.")
+    return found[0], found[1:]

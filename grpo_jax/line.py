@@ -1,0 +1,21 @@
+"""The words of a command: its options, with their meanings and defaults.
+
+Options are a NamedTuple; the comment at a field is its help, the docstring that of the
+command.
+"""
+
+import pathlib
+from typing import Annotated, Any
+
+import tyro
+
+# A model's name: a folder, a hub id, ...; or a run's folder.
+Model = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+Text = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TEXT")]
+Folder = Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+
+
+def parse(command: str, kind: type, words: list[str], **known: Any) -> Any:
+    """Ends the program with exit code 2 where a word or a value is none of these."""
+    known |= {"prog": f"python -m grpo_jax {command}", "args": words}
+    return tyro.cli(kind, config=(tyro.conf.FlagCreatePairsOff,), **known)
