@@ -86,8 +86,7 @@ class Screen:
         for row in table[:: max(1, len(table) // SHOWN)][:SHOWN]:
             colour = "green" if row["advantage"] > 0 else "red"
             colour = "dim" if row["advantage"] == 0 else colour
-            asked = " ".join(row["question"].split())[-60:]
-            said = " ".join(row["completion"].split())[-60:]
+            asked, said = map(_short, (row["question"], row["completion"]))
             self.console.print(
                 f"  {escape(asked)} [{colour}]{escape(said)}[/] "
                 f"({row['advantage']:+.2f}; right: {escape(str(row['answer']))})"
@@ -106,3 +105,9 @@ class Screen:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+def _short(text: str) -> str:
+    """The end of it, on one line, without what would steer a terminal."""
+    plain = "".join(x if x.isprintable() else " " for x in text)
+    return " ".join(plain.split())[-60:]

@@ -57,26 +57,28 @@ class Options(NamedTuple):
 def main(words: list[str]) -> int:
     given = line.parse("evaluate", Options, words)
     chosen = _examination(given.model, given.checkpoint, given)
-    out, other = given.out or examination.place(chosen), None
+    out, other, theirs = given.out or examination.place(chosen), None, None
     if out.suffix != ".json":
         raise Refused(f"--out is {out}; it must end in .json.")
-    if given.against is not None and not given.against.endswith(".json"):
-        other = _examination(given.against, "best", given, chosen.settings)
+    if given.against is not None:
+        if given.against.endswith(".json"):
+            _, theirs = examination.read(pathlib.Path(given.against))
+        else:
+            other = _examination(given.against, "best", given, chosen.settings)
     rows = examination.answered(chosen, out)
     found = evaluate.examined(_numbers(chosen.names, rows))
     samples = evaluate.ks(given.k)
     result = {
         "model": given.model,
         "checkpoint": chosen.step,
-        "data": _shown(chosen.settings.data),
+        "asked": examination.described(chosen),
         "questions": len(rows),
         "left_out": len(chosen.task.left_out),
         "metrics": evaluate.summary(samples, found),
     }
     if given.against is not None:
-        path = pathlib.Path(given.against)
-        theirs = examination.read(path)[1] if other is None else None
-        theirs = theirs or examination.answered(other, examination.place(other))
+        if other is not None:
+            theirs = examination.answered(other, examination.place(other))
         result["against"] = given.against
         result["compared"] = _compared(chosen.names, rows, theirs)
     workdir.replace(out, json.dumps(result, indent=1) + "\n")
@@ -174,13 +176,6 @@ def _compared(
     return {"questions": len(pairs)} | evaluate.compared(names, *found)
 
 
-def _shown(data: config.Data) -> dict[str, Any]:
-    """What a reader has to know of how questions were put."""
-    split = data.test or f"held out of {data.split}"
-    prompts = {name: getattr(data, name) for name in PROMPTS}
-    return {"name": data.name, "split": split} | prompts
-
-
 def _show(result: dict[str, Any], ks: Sequence[int]):
     metrics, other = result["metrics"], result.get("compared")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -197,9 +192,10 @@ def _show(result: dict[str, Any], ks: Sequence[int]):
             row += [f"{other[key]:.1%}", *_interval(other, f"{key}_gain")]
         table.add_row(*row)
     Console(highlight=False, markup=False).print(table)
-    data = result["data"]
+    data = result["asked"]["data"]
+    split = data["test"] or f"held out of {data['split']}"
     print(
-        f"{result['questions']} questions of {data['name']} ({data['split']}), "
+        f"{result['questions']} questions of {data['name']} ({split}), "
         f"{result['left_out']} too long or unreadable; the likeliest answers have "
         f"{metrics['eval/length']:.1f} tokens, {metrics['eval/truncated']:.1%} are cut "
         f"short, {metrics['eval/format']:.1%} give an answer"

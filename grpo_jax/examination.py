@@ -51,8 +51,8 @@ class Examination(NamedTuple):
 
 def answered(chosen: Examination, out: pathlib.Path) -> list[dict]:
     """A row for each question, in their order; asks what is missing in the file."""
-    path, described = rows_of(out), _described(chosen)
-    done = _begun(path, described)
+    path = rows_of(out)
+    done = _begun(path, described(chosen))
     missing = [i for i in range(len(chosen.problems)) if i not in done]
     if missing:
         of_all = f"{len(missing)} of {len(chosen.problems)} questions to ask"
@@ -94,7 +94,7 @@ def _ask(chosen: Examination, missing: Sequence[int]) -> Iterator[dict]:
                 raise stopping.Stopped(count, "question")
 
 
-def _described(chosen: Examination) -> dict[str, Any]:
+def described(chosen: Examination) -> dict[str, Any]:
     """All that the answers depend on."""
     settings, weights = chosen.settings, None
     if chosen.step is not None:
@@ -102,7 +102,7 @@ def _described(chosen: Examination) -> dict[str, Any]:
         weights = _digest(path.read_text())
     asked = [(p.question, p.answer) for p in chosen.problems]
     return {
-        "model": chosen.name,
+        "model": None if weights else chosen.name,
         "weights": weights,
         "asked": _digest(json.dumps(asked)),
         "seed": settings.seed,
@@ -121,7 +121,7 @@ def _digest(text: str) -> str:
 def place(chosen: Examination) -> pathlib.Path:
     """Another for everything else that is asked."""
     found, data = chosen.found, pathlib.Path(chosen.settings.data.name).stem
-    own = _digest(json.dumps(_described(chosen)))[:8]
+    own = _digest(json.dumps(described(chosen)))[:8]
     if chosen.step is None:
         stem = pathlib.Path(chosen.name).stem
         return pathlib.Path("runs/evaluations", f"{stem}-{data}-{own}.json")
@@ -132,16 +132,16 @@ def rows_of(out: pathlib.Path) -> pathlib.Path:
     return out.with_suffix(".jsonl")
 
 
-def _begun(path: pathlib.Path, described: dict[str, Any]) -> dict[int, dict]:
+def _begun(path: pathlib.Path, asked: dict[str, Any]) -> dict[int, dict]:
     """The questions that are done, by their numbers; of nothing else than this."""
     out = path.with_suffix(".json")
     if not path.exists():
         if out.exists():
             raise Refused(f"{out} is there, and no {path}. Give another --out.")
-        workdir.replace(path, workdir.line(described))
+        workdir.replace(path, workdir.line(asked))
         return {}
     before, rows = read(out)
-    changed = workdir.differing(before, described)
+    changed = workdir.differing(before, asked)
     if changed:
         listed = "; ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in changed.items())
         raise Refused(f"{path} holds other answers: {listed}. Give another --out.")

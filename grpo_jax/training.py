@@ -11,7 +11,7 @@ class Optimizer(Section):
     """How gradients become steps. An update is one step of the optimizer."""
 
     path: ClassVar[str] = "optimizer"
-    name: Literal["adamw", "adafactor", "lion", "sgd"] = "adamw"
+    name: Literal["adamw", "adafactor", "lion", "sgd"] = "adamw"  # the rule of a step
     learning_rate: float = 1e-6  # the highest that the schedule comes to
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
     warmup: int = 0  # updates until the learning rate is reached, in equal steps
@@ -90,7 +90,7 @@ class SFT(Section):
     """The stage that learns from demonstrations."""
 
     path: ClassVar[str] = "sft"
-    steps: int = 100
+    steps: int = 100  # updates
     batch_size: int = 32  # demonstrations per update
     learning_rate: float = 1e-5  # all else is the optimizer's
     loss_mean: TextMean = "per_sequence"  # each text counts alike, or each token
@@ -117,12 +117,12 @@ class DPO(Section):
     """The stage that learns from pairs of the policy's answers, drawn before it."""
 
     path: ClassVar[str] = "dpo"
-    steps: int = 100
+    steps: int = 100  # updates
     batch_size: int = 16  # pairs per update
     learning_rate: float = 1e-6  # all else is the optimizer's
     questions: int = 256  # that are asked, each once at most
     samples: int = 8  # of each: right ones are paired with wrong ones
-    loss: Literal["dpo", "ipo"] = "dpo"
+    loss: Literal["dpo", "ipo"] = "dpo"  # of log-sigmoid, or of squares
     beta: float = 0.1  # how far the policy may go from the reference
     form: Literal["sum", "mean"] = "sum"  # of a row's log-ratios; the paper's: mean
     label_smoothing: float = 0.0  # share of pairs taken to be the wrong way round

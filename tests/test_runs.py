@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from grpo_jax import checkpoint, config, learner, programs, runs, sharding, workdir
-from grpo_jax.models import lora, transformer
+from grpo_jax import checkpoint, cli, config, learner, programs, runs, sharding, workdir
+from grpo_jax.models import load, lora, transformer
 from grpo_jax.models.settings import Lora, Model, Tiny
 from grpo_jax.section import Refused
 
@@ -28,6 +28,14 @@ ADAPTED = dataclasses.replace(
         beta=0.0,
         advantage=config.Advantage(estimator="gae", scale_rewards="none"),
     ),
+)
+
+
+EXAMINED = dataclasses.replace(
+    PLAIN,
+    seed=3,
+    data=config.Data(count=60, size=1, shots=2),
+    evaluation=config.Evaluation(samples=2),
 )
 
 
@@ -170,3 +178,14 @@ def test_settings_of_another_version():
         config.of({"data": {"colour": "red"}})
     with pytest.raises(Refused, match=r"data\.size is 0; it must be positive"):
         config.of({"data": {"size": 0}})
+
+
+def test_a_run_is_sampled_converted_and_described(plain, tmp_path, capsys):
+    folder, params = plain
+    assert cli.main(["sample", str(folder), "2+3=", "--max-new", "2"]) == 0
+    assert cli.main(["models", str(folder)]) == 0
+    assert "width = 16" in capsys.readouterr().out
+    assert cli.main(["convert", f"{folder}@best", str(tmp_path / "out")]) == 0
+    again = load.load(Model(name=str(tmp_path / "out")), jax.random.key(0))
+    expected = jax.tree.map(lambda x: x + np.float32(0.1), params[1])
+    assert same(again.params, expected)

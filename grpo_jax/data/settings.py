@@ -18,7 +18,7 @@ class Data(Section):
     # sums and chains are generated; gsm8k, math, svamp, mgsm, mgsm-zh, cmath and
     # humaneval are known by name; or it is a .jsonl or .parquet file, or a hub id.
     name: str = "sums"
-    split: str = "train"
+    split: str = "train"  # that is trained on
     test: str | None = None  # the split that evaluation asks; None: what is held out
     held_out: float = 0.1  # share of the questions kept for that, by their text alone
     question: str = "question"  # columns of a file, or of a set of the hub ...

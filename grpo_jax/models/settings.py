@@ -46,8 +46,8 @@ class Tiny(Section):
     """The size of the model `tiny`: made from scratch, over bytes."""
 
     path: ClassVar[str] = "model.tiny"
-    layers: int = 4
-    width: int = 128
+    layers: int = 4  # of attention and MLP
+    width: int = 128  # of what flows between layers
     heads: int = 4  # of the queries
     kv_heads: int = 2  # of the keys and values
     ffw: int = 512  # inner width of the MLP
