@@ -244,10 +244,11 @@ def test_only_questions_in_common_are_compared(model, run, tmp_path):
     run(out="few.json")
     path = tmp_path / "few.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:1] + lines[3:]))
+    path.write_text("".join(lines[:1] + lines[2:]))
     run("--against", tmp_path / "few.json")
     found = json.loads((tmp_path / "a.json").read_text())["compared"]
-    assert found["questions"] == 2
+    assert found["questions"] == 3 and found["right"] == 1 / 3
+    assert found["only_ours"] == found["only_theirs"] == 0
     path.write_text(lines[0])
     code, _, error = run("--against", tmp_path / "few.json")
     assert code == 2 and "no question in common" in error
@@ -323,3 +324,4 @@ def test_a_run_is_asked_as_it_was_while_it_was_trained(tmp_path, capsys):
     assert expected["eval/length"] > 0 and f"{len(known.held_out)} questions" in text
     rows = path.with_suffix(".jsonl").read_text().splitlines()
     assert len(rows) == 1 + len(known.held_out)
+    assert json.loads(rows[0])["seed"] == settings.seed == 3
