@@ -196,7 +196,7 @@ def _show(result: dict[str, Any], ks: Sequence[int]):
     split = data["test"] or f"held out of {data['split']}"
     print(
         f"{result['questions']} questions of {data['name']} ({split}), "
-        f"{result['left_out']} too long or unreadable; the likeliest answers have "
+        f"{result['left_out']} of the data left out; the likeliest answers have "
         f"{metrics['eval/length']:.1f} tokens, {metrics['eval/truncated']:.1%} are cut "
         f"short, {metrics['eval/format']:.1%} give an answer"
     )

@@ -70,15 +70,17 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
         train = [p for p, out in zip(found, is_held_out, strict=True) if not out]
         held_out = [p for p, out in zip(found, is_held_out, strict=True) if out]
     else:
-        train, again = found, (found, [])
-        is_same = chosen.test == chosen.split
-        held_out, more = again if is_same else _problems(chosen, chosen.test)
-        left_out += more
+        train, held_out = found, []
+        if chosen.test != chosen.split:
+            held_out, more = _problems(chosen, chosen.test)
+            left_out += more
     task = Task(train, held_out, left_out, chosen, tokenizer)
     room = spec.max_length - settings.sampling.max_new
     longest = min(settings.sampling.max_prompt or room, room)
     train, long = _short(task, train, longest)
     held_out, more = _short(task, held_out, longest)
+    if chosen.test == chosen.split:  # a set that is only asked
+        held_out = train
     task = task._replace(
         train=train, held_out=held_out, left_out=left_out + long + more
     )

@@ -284,6 +284,14 @@ def test_what_cannot_be_asked_is_refused(
     assert not model.asked
 
 
+def test_what_is_left_out_is_counted_once(model, run, tmp_path, data):
+    long, empty = {"question": "1" * 2000}, {"question": ""}
+    lines = [json.dumps(row | {"answer": "1"}) + "\n" for row in (long, empty)]
+    data.write_text(data.read_text() + "".join(lines))
+    assert run()[0] == 0 and model.asked == [list(TABLE)]
+    assert json.loads((tmp_path / "a.json").read_text())["left_out"] == 2
+
+
 def test_a_result_without_its_rows_is_not_written_over(model, run, tmp_path):
     (tmp_path / "a.json").write_text("precious")
     code, _, error = run()
