@@ -2,9 +2,9 @@
 
     python -m grpo_jax train experiments/quickstart.py
 
-A byte-level transformer of 0.6M parameters, made from scratch, learns from a short SFT
-how sums are done: by columns, and then whole. `27+ 5=` is answered `12  2  32`. Six of
-ten demonstrations end in a number that is one too high, so what is right is something
+A byte-level transformer of 0.5M parameters, made from scratch, learns from a short SFT
+how sums are done: by columns, and then whole. `27+ 5=` is answered `12  2  32`. Of ten
+demonstrations seven end in a number that is one too high, so what is right is something
 that only the reward knows.
 """
 
@@ -19,7 +19,7 @@ def get_config() -> config.Config:
             tiny=Tiny(layers=2, width=128, ffw=512, max_length=32),
             numerics=Numerics(remat="none"),
         ),
-        data=config.Data(name="sums", count=4000, size=2, wrong=0.6),
+        data=config.Data(name="sums", count=4000, size=2, wrong=0.7),
         sft=config.SFT(steps=350, batch_size=128, learning_rate=3e-3),
         algorithm=config.Algorithm(group_size=16, beta=0.0),
         sampling=config.Sampling(temperature=1.0, max_new=10, segment=10),

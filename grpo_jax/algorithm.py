@@ -54,7 +54,7 @@ class Advantage(Section):
     gamma: float = 1.0  # discount per token
     gae_lambda: float = 1.0  # λ of generalized advantage estimation
     reward_temperature: float = 1.0  # of the softmax over the group's rewards
-    correct_above: float = 0.5  # a reward above it counts as correct (indicator)
+    correct_above: float = 0.5  # a reward above it is right: for indicator, rft, dpo
     wrong_weight: float = 0.0  # weight of a wrong answer: 0, or −1 in the ±1 form
     read_by: ClassVar = {
         "group_of_one": ("estimator", CENTRED),
@@ -62,7 +62,6 @@ class Advantage(Section):
         "gamma": ("supervision", {"outcome"}),
         "gae_lambda": ("estimator", {"gae"}),
         "reward_temperature": ("estimator", {"softmax"}),
-        "correct_above": ("estimator", {"indicator"}),
         "wrong_weight": ("estimator", {"indicator"}),
     }
 

@@ -76,6 +76,12 @@ class Config(Section):
             reason = f"stages are {', '.join(self.stages)}"
             self.need_read(name, name in self.stages, reason, f"a stage {name}")
 
+        chosen = self.algorithm.advantage
+        asks = chosen.estimator == "indicator" or {"rft", "dpo"} & set(self.stages)
+        reason = f"{chosen.dotted('estimator')} {chosen.estimator!r} does not read it"
+        readers = "indicator, or a stage rft or dpo"
+        chosen.need_read("correct_above", bool(asks), reason, readers)
+
     def _check_groups(self):
         G, chosen = self.algorithm.group_size, self.groups
         equal = chosen.allocation == "equal"
@@ -93,7 +99,8 @@ class Config(Section):
         plain = self.reference == Reference()
         rule = "nothing in algorithm.* compares the policy with a reference"
         remedy = "Leave reference.* alone, or set algorithm.beta."
-        self.need("reference", plain or self.algorithm.needs_reference, rule, remedy)
+        compares = self.algorithm.needs_reference or "dpo" in self.stages
+        self.need("reference", plain or compares, rule, remedy)
         rule = "with adapters the reference is the model without them, which stays"
         has_adapters = self.model.lora.rank > 0
         remedy = "Leave reference.* alone."
@@ -120,3 +127,15 @@ def of(values: dict[str, Any], section: type = Config) -> Any:
             value = of(value, known[name])
         made[name] = tuple(value) if isinstance(value, list) else value
     return section(**made)
+
+
+def nested(named: dict[str, Any]) -> dict[str, Any]:
+    """{"algorithm.beta": 0.1} → {"algorithm": {"beta": 0.1}}"""
+    out: dict[str, Any] = {}
+    for path, value in named.items():
+        *sections, name = path.split(".")
+        at = out
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[name] = value
+    return out

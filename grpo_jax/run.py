@@ -11,8 +11,10 @@ writes from there on is what it would have written.
 import dataclasses
 import functools
 import importlib.metadata
+import math
 import pathlib
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,6 +33,7 @@ from grpo_jax import (
     plots,
     prng,
     programs,
+    runs,
     sharding,
     stage,
     stages,
@@ -104,7 +107,8 @@ class _Driver:
         self.settings, self.folder, self.screen = settings, folder, screen
         self.legs, self.given = legs(settings), model
         self.mesh = _mesh(settings.training.mesh)
-        self.found = load.find(settings.model) if model is None else model
+        self.source = runs.find(settings.model) if model is None else None
+        self.found = self.source.base if model is None else model
         known = task.make(settings, self.found.spec, self.found.tokenizer)
         grader = Grader(settings.rewards, known.checker, rewards)
         root = prng.root(settings.seed)
@@ -140,7 +144,8 @@ class _Driver:
         while True:
             doing = self.stages[leg.number]
             if step < leg.last:
-                doing.prepare(state, self.folder / workdir.SAMPLES)
+                folder = self.folder / workdir.SAMPLES
+                doing.prepare(state, folder, functools.partial(self._halt, step))
             state = self._through(leg, state, step)
             if leg is self.legs[-1]:
                 return self._result(learner.policy(doing.learner, state.learned))
@@ -175,9 +180,8 @@ class _Driver:
             return programs.copy(self.given.params)
         key = self.run.key(prng.Stream.INIT, 0)
         dtype = self.settings.model.dtype
-        shapes = transformer.abstract(self.found.spec, dtype)
-        layout, _ = sharding.of_params(shapes, self.mesh)
-        return load.read(self.found, dtype, key, layout).params
+        step = runs.step(self.source, "latest", self.screen.tell)
+        return runs.read(self.source, dtype, key, self.mesh, step=step).params
 
     def _through(self, leg: Leg, state: State, step: int) -> State:
         """All steps of a stage that are left."""
@@ -206,6 +210,11 @@ class _Driver:
             if is_asked:
                 raise stopping.Stopped(done)
         return state
+
+    def _halt(self, step: int):
+        """Stops a stage that prepares: it will go on from where it is."""
+        if crossing.place()[1] == 1 and self.stop.is_asked(step):
+            raise stopping.Stopped(step)
 
     def _glance(self, since: float):
         """While a step is under way: what is left of the one before; is there time?"""
@@ -237,7 +246,7 @@ class _Driver:
                 path = self.folder / workdir.SAMPLES / f"{step:06}.jsonl"
                 workdir.replace(path, "".join(map(workdir.line, table)))
             for name, x in row.items():
-                if name not in ("step", "stage"):
+                if name not in ("step", "stage") and math.isfinite(x):
                     self.board.add_scalar(name, x, step)
             self.screen.show(row)
             self.screen.answers(table)
@@ -310,6 +319,9 @@ def _fork(source: pathlib.Path, folder: pathlib.Path, screen: display.Screen):
     if not steps:
         raise Refused(f"--fork-from is {source}, where no checkpoint is whole.")
     checkpoint.copy(at, folder / CHECKPOINTS, steps[-1])
+    tables = source / workdir.SAMPLES
+    if tables.is_dir():
+        shutil.copytree(tables, folder / workdir.SAMPLES, dirs_exist_ok=True)
     rows = workdir.rows(source / workdir.METRICS)
     kept = [workdir.line(row) for row in rows if row["step"] <= steps[-1]]
     workdir.replace(folder / workdir.METRICS, "".join(kept))

@@ -55,10 +55,13 @@ class Stage(Protocol):
     def begin(self, params: transformer.Params, key: Key[Array, ""]) -> State:
         """Before its first step. The parameters given are gone then."""
 
-    def prepare(self, state: State, folder: pathlib.Path):
+    def prepare(
+        self, state: State, folder: pathlib.Path, meanwhile: Callable[[], None]
+    ):
         """Finds what there is to learn from, where that does not depend on the step.
 
-        The state is that before its first step, or all was found before.
+        The state is that before its first step, or all was found before. `meanwhile` is
+        called now and then.
         """
 
     def step(

@@ -83,7 +83,9 @@ class SFT(Offline):
         self.items, long = task.demonstrated(run.task, run.spec.max_length)
         run.task.left_out.extend(long)
 
-    def prepare(self, state: State, folder: pathlib.Path):
+    def prepare(
+        self, state: State, folder: pathlib.Path, meanwhile: Callable[[], None]
+    ):
         """Nothing: demonstrations are there."""
 
     def lay(self, shown: list[problem.Problem]):
@@ -100,7 +102,9 @@ class OwnAnswers(Offline):
 
     item: ClassVar[Callable]  # of a question and so many answers
 
-    def prepare(self, state: State, folder: pathlib.Path):
+    def prepare(
+        self, state: State, folder: pathlib.Path, meanwhile: Callable[[], None]
+    ):
         path = folder / f"{self.name}-{self.first}.jsonl"
         is_first = crossing.place()[0] == 0
         rows = list(workdir.rows(path)) if is_first else []
@@ -118,6 +122,7 @@ class OwnAnswers(Offline):
             if is_first:
                 workdir.replace(path, "".join(map(workdir.line, rows)))
             for row in self.asked(state, range(len(rows), count)):
+                meanwhile()
                 rows.append(row)
                 if is_first:
                     workdir.append(path, row)

@@ -66,7 +66,9 @@ class Online:
         host = {"beta": self.settings.algorithm.beta, "questions": 0, "seen": {}}
         return State(learner.begin(self.learner, params, key), host)
 
-    def prepare(self, state: State, folder: pathlib.Path):
+    def prepare(
+        self, state: State, folder: pathlib.Path, meanwhile: Callable[[], None]
+    ):
         """Nothing: each step asks its own questions."""
 
     def step(

@@ -31,6 +31,7 @@ SMALL = {
     "training.steps": 4,
     "training.batch_size": 4,
     "algorithm.group_size": 4,
+    "algorithm.beta": 0.0,
     "rft.steps": 3,
     "rft.batch_size": 4,
     "rft.questions": 8,
@@ -38,10 +39,26 @@ SMALL = {
     "dpo.batch_size": 2,
     "dpo.questions": 8,
 }
+BASE = {
+    "seed": 3,
+    "model.tiny.layers": 1,
+    "model.tiny.width": 16,
+    "model.tiny.heads": 2,
+    "model.tiny.kv_heads": 1,
+    "model.tiny.ffw": 16,
+    "model.tiny.max_length": 32,
+    "data.count": 60,
+    "data.size": 1,
+    "rewards.functions": ("lucky",),
+    "sampling.temperature": 1.0,
+    "sampling.max_new": 6,
+    "sampling.segment": 2,
+    "optimizer.learning_rate": 0.01,
+}
 ONLINE = ("online",)
 METHODS = {
     "grpo": {"stages": ("sft", "online"), "algorithm.beta": 0.1, "reference.every": 2},
-    "ppo": {"preset": "ppo", "stages": ONLINE},
+    "ppo": {"preset": "ppo", "stages": ONLINE, "algorithm.beta": 0.05},
     "mu": {"stages": ONLINE, "algorithm.mu": 2, "algorithm.minibatches": 2},
     "lora": {"stages": ("sft", "online"), "model.lora.rank": 2, "algorithm.beta": 0.1},
     "mixed": {"stages": ONLINE, "groups.mixed": True, "groups.rounds": 3},
@@ -65,34 +82,16 @@ def lucky(question: str, completion: str, answer: str) -> float:
 def settings(method: str):
     """Of a run that takes seconds."""
     from grpo_jax import config, presets
-    from grpo_jax.models.settings import Lora, Model, Tiny
 
     chosen = dict(METHODS[method])
-    preset = chosen.pop("preset", None)
+    preset = presets.PRESETS[chosen.pop("preset", "grpo")]
+    named = BASE | {f"algorithm.{path}": x for path, x in preset.items()} | chosen
     stages = chosen["stages"]
-    tree = {"stages": stages, "seed": 3}
-    for path, value in (SMALL | chosen).items():
-        section, _, field = path.rpartition(".")
-        unused = section in ("sft", "rft", "dpo") and section not in stages
-        if section and not unused:
-            tree.setdefault(section, {})[field] = value
-    group_size = tree["algorithm"].pop("group_size")
-    kl = config.KL(**tree.pop("algorithm.kl", {}))
-    algorithm = {"group_size": group_size, "beta": 0.0, "kl": kl} | tree["algorithm"]
-    if preset:
-        tree["algorithm"] = presets.algorithm(preset)
-    else:
-        tree["algorithm"] = config.Algorithm(**algorithm)
-    sizes = {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "ffw": 16}
-    lora = Lora(**tree.pop("model.lora", {}))
-    tree["model"] = Model(tiny=Tiny(**sizes, max_length=32), lora=lora)
-    tree["data"] = {"count": 60, "size": 1}
-    tree["rewards"] = {"functions": ("lucky",)}
-    tree["sampling"] = config.Sampling(temperature=1.0, max_new=4, segment=2)
-    tree["optimizer"] = config.Optimizer(learning_rate=0.01)
-    kinds = {f: type(getattr(config.Config(), f)) for f in vars(config.Config())}
-    made = {k: kinds[k](**v) if isinstance(v, dict) else v for k, v in tree.items()}
-    return config.Config(**made)
+    for path, value in SMALL.items():
+        section = path.split(".")[0]
+        if section not in ("sft", "rft", "dpo") or section in stages:
+            named.setdefault(path, value)
+    return config.of(config.nested(named))
 
 
 # In the run -----------------------------------------------------------------------------

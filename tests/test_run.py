@@ -52,7 +52,7 @@ class Counter:
         x = params.get("x", jnp.zeros(3))
         return State(learner.State(train_step.State({"x": x}, {"moment": x})), {"n": 0})
 
-    def prepare(self, state, folder):
+    def prepare(self, state, folder, meanwhile):
         pass
 
     def step(self, state, number, meanwhile):

@@ -130,7 +130,7 @@ def stub(monkeypatch):
 
 def prepared(folder, name="rft", host=None, **options):
     found = stages.KINDS[name](run_of(name, **options), 0)
-    found.prepare(stage.State(None, host or {}), folder)
+    found.prepare(stage.State(None, host or {}), folder, lambda: None)
     return found
 
 
@@ -325,7 +325,7 @@ def test_a_stage_learns(name, tmp_path):
     found = stages.KINDS[name](run, 0)
     params = programs.copy(examples.params_of(SPEC))
     state = found.begin(params, jax.random.key(1))
-    found.prepare(state, tmp_path)
+    found.prepare(state, tmp_path, lambda: None)
     assert len(found.items) > 4
     losses = []
     for number in range(found.steps):
@@ -334,6 +334,6 @@ def test_a_stage_learns(name, tmp_path):
         losses.append(float(statistics.values(told.measured)["loss"]))
     assert losses[-1] < 0.9 * losses[0]
     again = stages.KINDS[name](run, 0)
-    again.prepare(state, tmp_path)
+    again.prepare(state, tmp_path, lambda: None)
     assert again.items == found.items
     learner.check_state(again.learner, state.learned)

@@ -42,7 +42,7 @@ FLOORS = [
     {"bench/step", "bench/compile", "stage", "model_commands"},
     {"bench/update", "trainer", "stages", "evaluate"},
     {"run", "examination"},
-    {"evaluation"},
+    {"evaluation", "shortcut"},
     {"cli"},
     {"__main__"},
 ]
