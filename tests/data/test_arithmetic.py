@@ -39,10 +39,14 @@ def test_every_line_of_a_chain_follows_from_the_one_before(seed, number, steps):
 @given(*numbers)
 def test_a_wrong_demonstration_is_wrong_and_otherwise_the_same(seed, number):
     right = arithmetic.chain(seed, number)
-    wrong = arithmetic.wrong(right, seed, number)
+    wrong = arithmetic.wrong(right)
     assert wrong[:2] == right[:2] and wrong.kind == right.kind
-    assert not answers.same(answers.final(wrong.demonstration), right.answer)
+    assert answers.final(wrong.demonstration) == str(int(right.answer) + 1)
     assert wrong.demonstration.split("\n")[:-1] == right.demonstration.split("\n")[:-1]
+    right = arithmetic.total(seed, number)
+    wrong = arithmetic.wrong(right)
+    assert int(wrong.demonstration) == int(right.answer) + 1
+    assert len(wrong.demonstration) == len(right.demonstration)  # still in its column
 
 
 def test_seeds_and_numbers_give_other_problems():
