@@ -205,6 +205,16 @@ REFUSED = [  # section, values, what the message must hold
         "b1 is 0.5; optimizer.name 'sgd' does not read it. .* adamw or lion",
     ),
     (config.Training, {"steps": 0}, "training.steps is 0; it must be positive"),
+    (config.Data, {"split": "test"}, "split is 'test'; .* 'sums', which has no splits"),
+    (config.Data, {"name": "a.jsonl", "test": "test"}, "test is 'test'; .*no splits"),
+    (config.Data, {"name": "a.parquet", "split": "b"}, "split is 'b'; .*no splits"),
+    (config.Data, {"question": "q"}, "question is 'q'; .*whose columns are known"),
+    (config.Data, {"name": "gsm8k", "answer": "a"}, "answer is 'a'; .*are known"),
+    (
+        config.Data,
+        {"name": "gsm8k", "test": "test", "held_out": 0.2},
+        "held_out is 0.2; data.test names a split",
+    ),
     (config.Config, {"seed": -1}, r"seed is -1; it must lie in \[0, 2\*\*32\)"),
 ]
 WRONG_TYPES = [

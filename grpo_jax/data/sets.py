@@ -182,5 +182,6 @@ def _problem(read_row: Callable[[dict], Problem], row: Any, where: str) -> Probl
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise Refused(
             f"{where} could not be read ({type(error).__name__}: {error}); it has "
-            f"{', '.join(row)}. Name its columns in data.columns.*, or mend the row."
+            f"{', '.join(row)}. Name its columns in data.question, answer and "
+            "demonstration, or mend the row."
         ) from error

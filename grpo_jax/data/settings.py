@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 from grpo_jax.section import Section
 
 GENERATED = {"sums", "chains"}
+KNOWN = {"gsm8k", "math", "svamp", "mgsm", "mgsm-zh", "cmath", "humaneval"}
+FILES = (".jsonl", ".parquet")
 Instruction = Literal["none", "steps", "steps-zh", "program", "program-zh", "hashes"]
 Wrapping = Literal["raw", "paper", "chat"]
 
@@ -45,9 +47,13 @@ class Data(Section):
         self.need("held_out", some, "nothing would be left", "Make it smaller.")
         rule = "the number of examples is not negative"
         self.need("shots", self.shots >= 0, rule, "0: none.")
-        generated = self.name not in GENERATED or (self.split, self.test) == (
-            "train",
-            None,
-        )
-        rule = f"{self.dotted('split')} and test name splits that it does not have"
-        self.need("name", generated, rule, "Leave both alone.")
+        reason = f"{self.dotted('name')} is {self.name!r}, which has no splits"
+        has_splits = self.name not in GENERATED and not self.name.endswith(FILES)
+        for name in ("split", "test"):
+            self.need_read(name, has_splits, reason, "a set that has some")
+        reason = f"{self.dotted('test')} names a split for what it would be kept for"
+        self.need_read("held_out", self.test is None, reason, "no such split")
+        reason = f"{self.dotted('name')} is {self.name!r}, whose columns are known"
+        for name in ("question", "answer", "demonstration"):
+            has_columns = self.name not in GENERATED | KNOWN
+            self.need_read(name, has_columns, reason, "a file or a set of the hub")

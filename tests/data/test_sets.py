@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from grpo_jax.data import sets
+from grpo_jax.data import sets, settings
 from grpo_jax.section import Refused
 
 ROWS = {
@@ -21,6 +21,10 @@ ROWS = {
         "entry_point": "f",
     },
 }
+
+
+def test_the_settings_know_the_known_sets():
+    assert set(sets.SETS) == settings.KNOWN
 
 
 def written(path, rows):
