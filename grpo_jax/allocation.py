@@ -20,13 +20,13 @@ from jaxtyping import Float, Int
 
 PRIOR = 2.0  # samples
 DECAY = 0.5  # of what was seen, each time that a question comes back
-Seen = tuple[float, float]  # samples, and the sum of their rewards
+Seen = list[float]  # samples, and the sum of their rewards, as JSON has them
 
 
 def spread(seen: Sequence[Seen | None], overall: Seen) -> Float[np.ndarray, "B"]:
     """E[p(1 − p)] of each question; None: it was never asked."""
     rate = (overall[1] + 1) / (overall[0] + 2)
-    counts = np.array([one or (0.0, 0.0) for one in seen])
+    counts = np.array([one or [0.0, 0.0] for one in seen])
     right = PRIOR * rate + counts[:, 1]
     wrong = PRIOR * (1 - rate) + counts[:, 0] - counts[:, 1]
     n = right + wrong
@@ -49,7 +49,7 @@ def allot(
 
 def after(seen: Seen | None, rewards: Float[np.ndarray, "n"]) -> Seen:
     """What is known of a question once more samples of it have rewards in [0, 1]."""
-    count, total = seen or (0.0, 0.0)
+    count, total = seen or [0.0, 0.0]
     known = rewards[np.isfinite(rewards)]
     total = DECAY * total + float(np.clip(known, 0, 1).sum())
-    return DECAY * count + len(known), total
+    return [DECAY * count + len(known), total]

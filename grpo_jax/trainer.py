@@ -170,7 +170,7 @@ class Online:
         count = np.full(len(numbers), G)
         if chosen.allocation == "neyman":
             rows = [self.row(number) for number in numbers]
-            overall = np.sum([(0.0, 0.0), *seen.values()], 0)
+            overall = np.sum([(0.0, 0.0), *seen.values()], 0).tolist()
             variance = allocation.spread([seen.get(row) for row in rows], overall)
             total = chosen.mean * len(numbers)
             count = allocation.allot(variance, total, chosen.least, G)
@@ -205,8 +205,7 @@ class Online:
                 row = self.row(int(i))
                 seen[row] = allocation.after(seen.get(row), of_group)
         if chosen.algorithm.kl.target is not None:
-            now = crossing.down(self.values({"kl": measured["kl"]}))["kl"]
-            (samples,) = crossing.summed(drawn.samples)
-            beta = float(kl.next_beta(chosen.algorithm.kl, beta, now, samples))
+            now = float(crossing.down(self.values({"kl": measured["kl"]}))["kl"])
+            beta = kl.next_beta(chosen.algorithm.kl, beta, now, drawn.samples)
         questions = host["questions"] + drawn.questions
         return {"beta": beta, "questions": questions, "seen": seen}

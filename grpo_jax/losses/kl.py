@@ -94,5 +94,5 @@ def next_beta(
     """
     if settings.target is None:
         return beta
-    error = jnp.clip(measured / settings.target - 1, -0.2, 0.2)
-    return beta * (1 + error * jnp.minimum(samples / settings.horizon, 1.0))
+    error = min(max(measured / settings.target - 1, -0.2), 0.2)
+    return beta * (1 + error * min(samples / settings.horizon, 1.0))

@@ -1,0 +1,281 @@
+"""Every setting of a run's loop, data and rewards changes something.
+
+The devices' work is stubbed (see `runs`): what is compared is what was asked, what was
+to be learned, and what was left in the folder. See `test_no_dead_knob`.
+"""
+
+import functools
+import json
+import pathlib
+import signal
+import tempfile
+import threading
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from grpo_jax import config, offline, run, scoring, stopping, task
+from grpo_jax.data import sets
+from grpo_jax.data.problem import Problem
+from grpo_jax.losses import statistics
+from grpo_jax.models.settings import Lora, Numerics
+from grpo_jax.rewards import calls, grading
+from grpo_jax.section import Refused
+from grpo_jax.text.tokenizer import Bytes
+from tests import runs
+from tests.models import examples
+
+FILE, SET = {"data.name": "a file.jsonl"}, {"data.name": "gsm8k"}
+FEW = {"algorithm.loss_mean": "per_question", "algorithm.group_size": 12}
+FEW |= {"data.count": 6, "data.held_out": 0.0, "training.steps": 4}
+NEYMAN = FEW | {"groups.allocation": "neyman", "groups.mean": 6}
+SOME = {"sft.steps": 2, "sft.batch_size": 4}
+SOME |= {f"{name}.steps": 2 for name in ("rft", "dpo")}
+SOME |= {f"{name}.batch_size": 4 for name in ("rft", "dpo")}
+SOME |= {f"{name}.questions": 6 for name in ("rft", "dpo")}
+SOME |= {f"{name}.samples": 4 for name in ("rft", "dpo")}
+
+
+def alone(name):
+    of_stage = {k: x for k, x in SOME.items() if k.startswith(name)}
+    return of_stage | {"stages": (name,)}
+
+
+SFT, RFT, DPO = map(alone, ("sft", "rft", "dpo"))
+OFTEN = {"training.steps": 5, "keep.every": 1, "evaluation.every": 1}
+PROOFS = {  # path → (a value, the settings under which it matters)
+    "seed": (1, {}),
+    "stages": (("sft",), SFT | {"stages": ("sft", "online")}),
+    "training.steps": (3, {}),
+    "training.batch_size": (8, {}),
+    "training.mesh": ((2, 2, 1), {}),
+    "algorithm.group_size": (5, {}),
+    "groups.mixed": (True, {}),
+    "groups.rounds": (1, {"groups.mixed": True}),
+    "groups.allocation": ("neyman", FEW),
+    "groups.mean": (7, NEYMAN),
+    "groups.least": (6, NEYMAN),
+    "rewards.functions": (("format",), {}),
+    "rewards.overlong": (7, {}),
+    "rewards.truncated": ("dropped", {}),
+    "rewards.most_faults": (0.5, {"rewards.functions": ("odd",)}),
+    "sft.steps": (3, SFT),
+    "sft.batch_size": (3, SFT),
+    "sft.learning_rate": (0.5, SFT),
+    "sft.loss_mean": ("per_token", SFT),
+    "rft.steps": (3, RFT),
+    "rft.batch_size": (3, RFT),
+    "rft.learning_rate": (0.5, RFT),
+    "rft.loss_mean": ("per_token", RFT),
+    "rft.questions": (5, RFT),
+    "rft.samples": (5, RFT),
+    "dpo.steps": (3, DPO),
+    "dpo.batch_size": (3, DPO),
+    "dpo.learning_rate": (0.5, DPO),
+    "dpo.questions": (5, DPO),
+    "dpo.samples": (5, DPO),
+    "evaluation.every": (1, {}),
+    "evaluation.questions": (3, {}),
+    "evaluation.batch_size": (4, {}),
+    "evaluation.samples": (2, {}),
+    "evaluation.temperature": (0.5, {"evaluation.samples": 2}),
+    "keep.every": (1, {}),
+    "keep.latest": (3, OFTEN),
+    "keep.best": (0, OFTEN),
+    "keep.samples": (1, {}),
+    "keep.notice": (1.0, {"rewards.functions": ("exact",)}),
+    "dpo.loss": ("ipo", {}),
+    "dpo.beta": (0.5, {}),
+    "dpo.form": ("mean", {}),
+    "dpo.label_smoothing": (0.2, {}),
+    "rewards.seconds": (3.0, {}),
+    "rewards.workers": (2, {}),
+    "data.name": ("chains", {}),
+    "data.split": ("test", SET),
+    "data.test": ("test", SET),
+    "data.held_out": (0.5, {}),
+    "data.question": ("asked", FILE),
+    "data.answer": ("told", FILE),
+    "data.demonstration": ("told", FILE),
+    "data.count": (30, {}),
+    "data.size": (1, {}),
+    "data.wrong": (0.5, {}),
+    "data.instruction": ("steps", {}),
+    "data.wrapping": ("paper", {}),
+    "data.shots": (1, {}),
+}
+
+
+def forgetful():
+    """Right in the first two evaluations, and never again."""
+    before = []
+
+    def says(question, number, sample):
+        before.append((number, sample))
+        text, ended = runs.says(question, 1, 1)
+        is_right = before.count((number, sample)) < 3
+        return (text if is_right else text + "0"), ended
+
+    return says
+
+
+def stopped():
+    """Asked to stop within the second step."""
+    before = []
+
+    def says(question, number, sample):
+        before.append((number, sample))
+        if number == 4 and before.count((4, 0)) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return runs.says(question, number, sample)
+
+    return says
+
+
+def odd(question, completion, answer):
+    """Fails for every fourth sample: those that are cut, and full of blanks."""
+    if completion.endswith(" "):
+        raise ValueError(completion)
+    return 1.0
+
+
+def clock():
+    """Goes on by a second each time that somebody looks."""
+    seconds = iter(range(10**6))
+    return types.SimpleNamespace(perf_counter=lambda: float(next(seconds)))
+
+
+def on_a_run(chosen, says=runs.says):
+    """What was asked and learned, and what the folder holds in the end."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        pytest.MonkeyPatch.context() as patch,
+        runs.stubbed(says) as trace,
+    ):
+        folder = pathlib.Path(name) / "run"
+        patch.setattr(run, "time", clock())
+        try:
+            runs.train(chosen, folder, rewards={"odd": odd})
+            end = "done"
+        except (Refused, stopping.Stopped) as error:
+            end = str(error)
+            assert "rewards failed" in end or end in ("1", "2")
+        kept = sorted(path.name for path in folder.glob("checkpoints/*"))
+        tables = sorted(path.name for path in folder.glob("samples/*"))
+        return [end, trace, runs.rows(folder), kept, tables]
+
+
+def on_pairs(chosen):
+    """What DPO's loss is of two pairs."""
+    spec, logp = examples.SPECS["qwen2"], -jnp.arange(1.0, 17).reshape(2, 2, 4)
+    ids = jnp.ones((2, 2, 4), int)
+    is_token = jnp.array(np.arange(4) < np.array([[4, 2], [1, 3]])[:, :, None])
+    texts = scoring.Texts(ids[:, 0], ids[:, 0] > 0, ids, is_token)
+    batch = offline.Pairs(texts, 1.3 * logp, jnp.array([0.75, 0.25]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "log_probs", lambda *_: scoring.Scores(logp, None))
+        given = spec, Numerics(), Lora(), None, {}, batch, None
+        loss, measured = offline.pair_loss(chosen.dpo, *given)
+    return [float(loss), *map(float, statistics.values(measured).values())]
+
+
+def on_a_grader(chosen):
+    """How many threads there are, and whether one answer in five seconds comes in time.
+
+    By a clock that goes on by a second each time that somebody looks.
+    """
+    seconds, done, started = iter(range(10**6)), threading.Event(), []
+
+    def monotonic():
+        now = next(seconds)
+        if now == 6:
+            done.set()
+        return float(now)
+
+    start = calls.Pool._start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "time", types.SimpleNamespace(monotonic=monotonic))
+        patch.setattr(calls.Pool, "_start", lambda x: started.append(1) or start(x))
+        slow = {"exact": lambda *texts: float(done.wait())}
+        with pytest.MonkeyPatch.context() as of_rules:
+            of_rules.setattr(grading.rules, "RULES", slow)
+            grader = grading.Grader(chosen.rewards, "exact", {})
+        workers = len(started)
+        found = grader.collect([grader.submit(Problem("q", "a"), ["x"])])
+        done.set()
+    return [workers, found.faults, np.nan_to_num(found.parts, nan=-1).tolist()]
+
+
+@functools.cache
+def folder_of_data():
+    folder = pathlib.Path(tempfile.mkdtemp())
+    for split in ("train", "test"):
+        rows = [{"question": f"{split} {i}", "answer": f"#### {i}"} for i in range(9)]
+        path = folder / sets.SETS["gsm8k"].files[split]
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(map(json.dumps, rows)))
+    row = {"question": "a", "asked": "b", "answer": "1", "told": "2"}
+    (folder / "a file.jsonl").write_text(json.dumps(row))
+    return folder
+
+
+def on_a_task(chosen):
+    """All problems, and how the first is put."""
+    folder = folder_of_data()
+    if chosen.data.name.endswith(".jsonl"):
+        name = str(folder / chosen.data.name)
+        data = chosen.data.__class__(**(vars(chosen.data) | {"name": name}))
+        chosen = config.Config(data=data, sampling=chosen.sampling)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(sets.FOLDER, str(folder))
+        made = task.make(chosen, examples.SPECS["qwen2"], Bytes())
+    asked = made.question(made.train[0])
+    return [made.train, made.held_out, asked, chosen.data.name]
+
+
+ON_PAIRS = ("dpo.loss", "dpo.beta", "dpo.form", "dpo.label_smoothing")
+ON_A_GRADER = ("rewards.seconds", "rewards.workers")
+SAYING = {"keep.best": forgetful, "keep.notice": stopped}
+
+
+def way(path):
+    """How a field is observed; and one observation serves all that are so alike."""
+    for name, paths in (("pairs", ON_PAIRS), ("a grader", ON_A_GRADER)):
+        if path in paths:
+            return name
+    if path.startswith("data."):
+        return "a task"
+    return path if path in SAYING else "a run"
+
+
+@functools.cache
+def observe(way, items):
+    values = dict(items)
+    if way == "pairs":
+        chosen = runs.build(config.Config, {"stages": ("dpo",)} | values)
+        return json.dumps(on_pairs(chosen))
+    if way == "a grader":
+        return json.dumps(on_a_grader(runs.build(config.Config, values)))
+    if way == "a task":
+        few = {} if "data.name" in values else {"data.count": 20}
+        few |= {"sampling.max_new": 16}
+        return json.dumps(on_a_task(runs.build(config.Config, few | values)))
+    says = SAYING[way]() if way in SAYING else runs.says
+    return json.dumps(on_a_run(runs.build(config.Config, runs.SMALL | values), says))
+
+
+@pytest.mark.parametrize("path", PROOFS)
+def test_changing_the_field_changes_what_is_observed(path):
+    value, given = PROOFS[path]
+    before = observe(way(path), tuple(given.items()))
+    after = observe(way(path), tuple((given | {path: value}).items()))
+    assert before != after
+
+
+@pytest.mark.parametrize("name", ["a run", "pairs", "a grader", "a task"])
+def test_the_same_settings_give_the_same_observation(name):
+    first = observe(name, ())
+    observe.cache_clear()
+    assert observe(name, ()) == first
