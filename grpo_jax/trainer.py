@@ -93,12 +93,12 @@ class Online:
             self.learner, learned, rollout, rewards, key, beta=host["beta"]
         )
         learned = learner.follow(self.learner, learned, number + 1 - self.first)
-        host = self.after(host, drawn, measured)
+        after = self.after(host, drawn, measured)
         seconds = {"rollout": middle - start, "learn": time.perf_counter() - middle}
         names = self.asker.grader.names
         told = groups.numbers(names, given) | {
             "beta": host["beta"],
-            "questions": host["questions"],
+            "questions": after["questions"],
             "samples/drawn": drawn.samples,
             "samples/faults": drawn.faults,
             "groups/rounds": drawn.rounds,
@@ -107,7 +107,7 @@ class Online:
         def table():
             return groups.table(names, given, rewards, crossing.own(advantage))
 
-        return State(learned, host), Found(measured, told, seconds, table)
+        return State(learned, after), Found(measured, told, seconds, table)
 
     def draw(
         self, learned: learner.State, host: dict, number: int, meanwhile: Callable
@@ -118,7 +118,7 @@ class Online:
         key = self.run.key(prng.Stream.SAMPLE, number)
         B, first = self.settings.training.batch_size, host["questions"]
         own, found, others, faults, samples = self.own(B), [], [], [], 0
-        for round_ in range(chosen.rounds if chosen.mixed else 1):
+        for round_ in range(chosen.rounds):
             asked = range(first + round_ * B, first + (round_ + 1) * B)
             budgets = self.budgets(host["seen"], asked)[own]
             answered = self.ask(params, asked[own], budgets, key, meanwhile)

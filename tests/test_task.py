@@ -1,0 +1,124 @@
+"""A run's problems: which are trained on, which are kept for examination, how they read."""
+
+import json
+
+import pytest
+
+from grpo_jax import config, task
+from grpo_jax.data import problem, sets
+from grpo_jax.section import Refused
+from grpo_jax.text.tokenizer import Bytes
+from tests.models import examples
+
+SPEC = examples.SPECS["qwen2"]  # 512 positions
+
+
+def made(max_new=16, max_prompt=None, **data):
+    sampling = config.Sampling(max_new=max_new, max_prompt=max_prompt)
+    data = {"count": 100} | data if "name" not in data else data
+    chosen = config.Config(data=config.Data(**data), sampling=sampling)
+    return task.make(chosen, SPEC, Bytes())
+
+
+def lines(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_no_question_is_trained_on_and_examined_on():
+    found = made(held_out=0.3, size=1, count=500)
+    train, held_out = ({p.question for p in x} for x in (found.train, found.held_out))
+    assert not train & held_out
+    assert len(train) == len(found.train) and len(held_out) == len(found.held_out)
+    assert 60 < len(train | held_out) <= 100  # one-digit sums, each once
+
+
+def test_what_is_held_out_stays_so_whatever_is_beside_it():
+    few, many = made(count=50, held_out=0.3), made(count=500, held_out=0.3)
+    assert {p.question for p in few.held_out} <= {p.question for p in many.held_out}
+    assert not made(held_out=0.0).held_out
+
+
+def test_a_test_split_is_examined_on_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv(sets.FOLDER, str(tmp_path))
+    for split, count in (("train", 20), ("test", 5)):
+        rows = [
+            {"question": f"{split} {i}", "answer": f"#### {i}"} for i in range(count)
+        ]
+        lines(tmp_path / "gsm8k" / f"{split}.jsonl", rows)
+    found = made(name="gsm8k", test="test")
+    assert [p.question for p in found.train] == [f"train {i}" for i in range(20)]
+    assert [p.question for p in found.held_out] == [f"test {i}" for i in range(5)]
+
+
+def test_a_question_too_long_to_be_answered_is_left_out_and_named(tmp_path):
+    rows = [{"question": "q" * n, "answer": "1"} for n in (1, 12, 13, 496, 497)]
+    name = lines(tmp_path / "some.jsonl", rows)
+    found = made(name=name, held_out=0.0)
+    assert [len(p.question) for p in found.train] == [1, 12, 13, 496]  # of 512 − 16
+    assert found.left_out == [f"'{'q' * 60}': 497 tokens, at most 496 fit"]
+    found = made(name=name, held_out=0.0, max_prompt=12)
+    assert [len(p.question) for p in found.train] == [1, 12]
+    assert len(found.left_out) == 3
+    with pytest.raises(Refused, match="no problem is left to train on, of 5"):
+        made(name=name, held_out=0.0, max_new=512)
+
+
+def test_a_row_without_an_answer_is_left_out(tmp_path):
+    rows = [{"question": "q", "answer": "1"}, {"question": "r", "answer": " "}]
+    found = made(name=lines(tmp_path / "some.jsonl", rows), held_out=0.0)
+    assert len(found.train) == 1 and found.left_out[0].endswith("line 2")
+
+
+def test_so_many_demonstrations_are_wrong_and_no_answer_is():
+    found = made(wrong=0.6, held_out=0.0, count=1000)
+    wrong = [int(p.demonstration) != int(p.answer) for p in found.train]
+    assert 0.55 < sum(wrong) / len(wrong) < 0.65
+    for p in found.train:
+        a, b = p.question.removesuffix("=").split("+")
+        assert int(p.answer) == int(a) + int(b)
+
+
+def test_a_stream_asks_each_problem_once_before_any_twice():
+    found = made()
+    n = len(found.train)
+    rows = [found.row(3, i) for i in range(2 * n)]
+    assert sorted(rows[:n]) == sorted(rows[n:]) == list(range(n))
+    assert rows[:n] != rows[n:] and rows[:n] != [found.row(4, i) for i in range(n)]
+    assert found.problem(3, 5) == found.train[problem.row(3, 5, n)]
+
+
+def test_examples_stand_before_a_question_with_their_demonstrations():
+    found = made(name="chains", size=1, held_out=0.0, count=10, shots=2, max_new=64)
+    text = Bytes().decode(found.question(found.train[3]))
+    first, second, _, fourth = found.train[:4]
+    assert text == (
+        f"{first.question}\n{first.demonstration}\n\n"
+        f"{second.question}\n{second.demonstration}\n\n{fourth.question}"
+    )
+
+
+def test_an_answer_to_be_learned_ends():
+    assert made().answer("12") == [49, 50, 256]
+
+
+def test_sums_are_right_as_they_stand_and_others_by_their_final_answer():
+    found = made()
+    four = problem.Problem("2+2=", "4")
+    assert [found.said(x) for x in ("", "  ")] == [None, None]
+    assert found.is_right(four, found.said(" 4 "))
+    assert not found.is_right(four, found.said("5"))
+    assert not found.is_right(four, None)
+    found = made(name="chains", count=20)
+    assert found.checker == "correct" and found.said("4") is None
+    assert found.is_right(four, found.said("so it is\n#### 4.0"))
+    assert found.said("#### 4.0") == found.said(r"\boxed{4}")
+
+
+def test_without_demonstrations_there_is_nothing_to_imitate(tmp_path):
+    rows = [{"question": f"q{i}", "answer": "1"} for i in range(3)]
+    found = made(name=lines(tmp_path / "some.jsonl", rows), held_out=0.0)
+    with pytest.raises(Refused, match="have no demonstration, and stages has 'sft'"):
+        task.demonstrated(found)
+    assert task.demonstrated(made()) == made().train

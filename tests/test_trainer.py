@@ -1,0 +1,254 @@
+"""A step of online learning: what is asked, what is kept, what the next one knows."""
+
+import functools
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from grpo_jax import (
+    config,
+    crossing,
+    learner,
+    prng,
+    sharding,
+    stage,
+    task,
+    train_step,
+    trainer,
+)
+from grpo_jax.rewards.grading import Grader
+from grpo_jax.section import Refused
+from tests import runs
+
+NOTHING = learner.State(train_step.State({}, ()))
+
+
+def online(own=(), **changed):
+    """The stage on a stubbed model, its first state, and the list of calls."""
+    values = {name.replace("__", "."): x for name, x in changed.items()}
+    values = {"training.steps": 9} | values
+    chosen = runs.build(config.Config, runs.SMALL | values)
+    model = runs.model(chosen.model)
+    known = task.make(chosen, model.spec, model.tokenizer)
+    grader = Grader(chosen.rewards, known.checker, dict(own))
+    mesh = sharding.mesh(1, 4, 1)
+    run = stage.Run(chosen, model.spec, known, grader, mesh, prng.root(0))
+    doing = trainer.Online(run, 0)
+    host = {"beta": chosen.algorithm.beta, "questions": 0, "seen": {}}
+    return doing, stage.State(NOTHING, host)
+
+
+def drawn(doing, host, of_sample=runs.says, **options):
+    with runs.stubbed(of_sample, **options) as calls:
+        found = doing.draw(NOTHING, host, 0, lambda: None)
+    return found, calls
+
+
+def numbers(found):
+    return [group.question.number for group in found.groups]
+
+
+def right(*which):
+    """Some samples of these questions are right, and all others are wrong."""
+
+    def says(question, number, sample):
+        return runs.says(question, 1 if number in which else 0, sample)
+
+    return says
+
+
+def test_groups_are_drawn_until_enough_are_mixed():
+    doing, state = online(groups__mixed=True)
+    # Four at a time; 0, 3, 6 and 9 are all wrong: two are missing after the first.
+    found, calls = drawn(doing, state.host)
+    assert numbers(found) == [1, 2, 4, 5]
+    assert all(group.is_trained for group in found.groups)
+    assert (found.rounds, found.questions, found.samples) == (2, 8, 32)
+    asked = [[number for number, *_ in call[-1]] for call in calls]
+    assert asked == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_the_first_questions_are_kept_whatever_order_they_are_done_in():
+    doing, state = online(groups__mixed=True)
+    one, _ = drawn(doing, state.host)
+    other, _ = drawn(doing, state.host, backwards=True)
+    for a, b in zip(one.groups, other.groups, strict=True):
+        assert a.question == b.question and a.texts == b.texts
+        np.testing.assert_array_equal(a.parts, b.parts)
+
+
+def test_after_the_stated_rounds_others_stand_in_and_are_not_trained_on():
+    doing, state = online(groups__mixed=True, groups__rounds=3)
+    found, _ = drawn(doing, state.host, right(2, 9))
+    assert numbers(found) == [2, 9, 0, 1]
+    assert [group.is_trained for group in found.groups] == [True, True, False, False]
+    assert (found.rounds, found.questions, found.samples) == (3, 12, 48)
+    found, _ = drawn(doing, state.host, right())
+    assert numbers(found) == [0, 1, 2, 3]
+    assert not any(group.is_trained for group in found.groups)
+
+
+def test_without_the_setting_groups_are_taken_as_they_come():
+    doing, state = online()
+    found, _ = drawn(doing, state.host, right())
+    assert numbers(found) == [0, 1, 2, 3] and found.rounds == 1
+    assert all(group.is_trained for group in found.groups)
+
+
+def test_a_penalty_for_length_mixes_no_group():
+    """Samples 2 are cut at max_new, and have one; their rewards are equal without it."""
+    doing, state = online(groups__mixed=True, groups__rounds=1, rewards__overlong=4)
+    found, _ = drawn(doing, state.host, right(1))
+    assert [group.is_trained for group in found.groups] == [True, False, False, False]
+
+
+def test_the_next_step_goes_on_behind_all_that_was_spent():
+    doing, state = online(groups__mixed=True)
+    found, _ = drawn(doing, state.host)
+    host = doing.after(state.host, found, {})
+    assert host["questions"] == 8
+    found, calls = drawn(doing, host)
+    assert [number for number, *_ in calls[0][-1]] == [8, 9, 10, 11]
+    assert numbers(found) == [8, 10, 11, 13]
+
+
+def test_budgets_add_up_and_follow_what_was_seen():
+    few = {"algorithm__loss_mean": "per_question", "algorithm__group_size": 12}
+    few |= {"groups__allocation": "neyman", "groups__mean": 6, "groups__least": 3}
+    doing, state = online(data__count=4, data__held_out=0.0, **few)
+    host = state.host
+    for _ in range(3):
+        found, _ = drawn(doing, host, right(0, 4, 8))
+        host = json.loads(json.dumps(doing.after(host, found, {})))
+        count = [(group.answers.length > 0).sum() for group in found.groups]
+        assert sum(count) == found.samples == 24
+        assert min(count) >= 3 and max(count) <= 12
+    row = {doing.row(i): i for i in range(4)}
+    assert set(host["seen"]) == set(row)
+    budgets = doing.budgets(host["seen"], range(12, 16))
+    assert set(np.unique(budgets)) == {0, doing.settings.sampling.max_new}
+    assert (np.sort(budgets, 1)[:, ::-1] == budgets).all()  # the first ones are drawn
+    rate = [np.divide(*host["seen"][doing.row(i)][::-1]) for i in range(12, 16)]
+    most = np.argmin(np.abs(np.array(rate) - 0.5))
+    count = (budgets > 0).sum(1)
+    assert count[most] == count.max() > count.min()
+
+
+def test_equal_budgets_are_all_of_a_group():
+    doing, _ = online()
+    budgets = doing.budgets({}, range(4))
+    np.testing.assert_array_equal(budgets, np.full((4, 4), 8))
+
+
+REMAX = {"algorithm__advantage__estimator": "given"}
+REMAX |= {"algorithm__advantage__scale_rewards": "none"}
+
+
+def test_remax_compares_with_the_reward_of_the_likeliest_answer():
+    doing, state = online(**REMAX)
+    found, calls = drawn(doing, state.host)
+    # Sample 0 of question n is right for even n, unless n is a multiple of three.
+    np.testing.assert_array_equal(found.baseline, [0, 0, 1, 0])
+    (_, warm, G, *_), (_, cold, one, *_) = calls
+    assert (warm, G, cold, one) == (0.7, 4, 0.0, 1)
+    doing, state = online()
+    assert drawn(doing, state.host)[0].baseline is None
+
+
+def test_remax_counts_the_penalty_of_the_likeliest_answer_too():
+    def cut(question, number, sample):
+        text, _ = runs.says(question, number, sample)
+        return text, False  # at max_new: −1
+
+    weights = {"algorithm__advantage__reward_weights": (1.0, 0.25)}
+    doing, state = online(rewards__overlong=4, **REMAX, **weights)
+    found, _ = drawn(doing, state.host, cut)
+    np.testing.assert_array_equal(found.baseline, np.array([0, 0, 1, 0]) - 0.25)
+
+
+def test_too_many_faults_stop_the_run_and_few_are_counted():
+    def odd(question, completion, answer):
+        return None if completion.endswith(" ") else 1 / (len(completion) - 1)
+
+    chosen = {"rewards__functions": ("odd",), "own": {"odd": odd}}
+    doing, state = online(**chosen, rewards__most_faults=1.0)
+    found, _ = drawn(doing, state.host)
+    assert (
+        0
+        < found.faults
+        == sum(len(text) == 1 for group in found.groups for text in group.texts)
+    )
+    doing, state = online(**chosen, rewards__most_faults=0.0)
+    with pytest.raises(Refused, match=r"of 16 rewards failed; .*odd raised ZeroDiv"):
+        drawn(doing, state.host)
+
+
+def step(doing, state, number):
+    """As the driver takes it; what was measured, and the calls."""
+    with runs.stubbed() as calls, jax.transfer_guard("disallow"):
+        meanwhile = itertools.count()
+        state, found = doing.step(state, number, functools.partial(next, meanwhile))
+    assert next(meanwhile) > 0
+    return state, found, calls
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"algorithm__kl__target": 0.1, "algorithm__beta": 0.5},
+        {"groups__allocation": "neyman", "groups__mean": 3}
+        | {"algorithm__loss_mean": "per_question"},
+        {"groups__mixed": True},
+        {},
+    ],
+    ids=str,
+)
+def test_what_a_step_hands_on_is_json_and_leads_to_the_same_step(changed):
+    doing, state = online(**changed)
+    state, _, _ = step(doing, state, 0)
+    written = json.dumps(state.host)
+    again = state._replace(host=json.loads(written))
+    assert again.host == state.host
+    (one, told, calls), (other, _, others) = (step(doing, x, 1) for x in (state, again))
+    assert one.host == other.host and calls == others
+    assert json.dumps(state.host) == written  # still: it may yet be saved
+    assert told.numbers["questions"] == one.host["questions"]
+
+
+def test_beta_follows_the_kl_that_was_measured():
+    kl = {"algorithm__kl__target": 0.1, "algorithm__kl__horizon": 160.0}
+    doing, state = online(algorithm__beta=0.5, **kl)
+    # The stub's KL is 0.5: an error of 4, cut at 0.2, of 16 samples of 160.
+    state, found, calls = step(doing, state, 0)
+    assert calls[1][-1] == found.numbers["beta"] == 0.5
+    assert state.host["beta"] == pytest.approx(0.51)
+
+
+def test_a_table_is_there_when_it_is_asked_for():
+    doing, state = online()
+    _, found, _ = step(doing, state, 0)
+    rows = found.table()
+    assert [(row["number"], row["sample"]) for row in rows] == [
+        (number, sample) for number in range(4) for sample in range(4)
+    ]
+    for row in rows:
+        text, ended = runs.says(row["question"], row["number"], row["sample"])
+        assert row["completion"].strip() == text and row["ended"] == ended
+        assert row["rewards"] == {"exact": float(text == row["answer"])}
+        assert row["advantage"] == 0.0  # the stub's
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch):
+    doing, _ = online()
+    monkeypatch.setattr(crossing, "place", lambda: (1, 3))
+    with pytest.raises(Refused, match=r"is 4, which 3 processes .*\. 6 would do"):
+        doing.own(4)
+    assert doing.own(6) == slice(2, 4)
+
+
+def test_rewards_of_steps_are_refused_before_anything_runs():
+    with pytest.raises(Refused, match="no reward of steps is there yet"):
+        online(algorithm__advantage__supervision="process")
