@@ -83,7 +83,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "evaluation.temperature": (0.5, {"evaluation.samples": 2}),
     "keep.every": (1, {}),
     "keep.latest": (3, OFTEN),
-    "keep.best": (0, OFTEN),
+    "keep.best": (2, OFTEN),
     "keep.samples": (1, {}),
     "keep.notice": (1.0, {"rewards.functions": ("exact",)}),
     "dpo.loss": ("ipo", {}),
@@ -109,13 +109,13 @@ PROOFS = {  # path → (a value, the settings under which it matters)
 
 
 def forgetful():
-    """Right in the first two evaluations, and never again."""
+    """Right about one question less each time that it is asked."""
     before = []
 
     def says(question, number, sample):
         before.append((number, sample))
         text, ended = runs.says(question, 1, 1)
-        is_right = before.count((number, sample)) < 3
+        is_right = before.count((number, sample)) < number
         return (text if is_right else text + "0"), ended
 
     return says
