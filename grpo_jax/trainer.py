@@ -54,6 +54,13 @@ class Online:
                 "algorithm.advantage.supervision is 'process'; no reward of steps is "
                 "there yet. Set it to outcome."
             )
+        given = [*run.grader.names, *["overlong"] * (chosen.rewards.overlong > 0)]
+        weights = algorithm.advantage.reward_weights
+        if weights and len(weights) != len(given):
+            raise Refused(
+                f"algorithm.advantage.reward_weights is {weights}; the rewards are "
+                f"{', '.join(given)}. Give a weight for each, or none."
+            )
         updates = self.steps * algorithm.mu * algorithm.minibatches
         self.run, self.settings = run, chosen
         self.learner = learner.make(run.spec, chosen, updates, run.mesh)

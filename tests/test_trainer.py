@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 
 import jax
 import numpy as np
@@ -252,3 +253,12 @@ def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch):
 def test_rewards_of_steps_are_refused_before_anything_runs():
     with pytest.raises(Refused, match="no reward of steps is there yet"):
         online(algorithm__advantage__supervision="process")
+
+
+@pytest.mark.parametrize(
+    ("weights", "overlong", "names"),
+    [((1.0, 2.0), 0, "are exact. Give"), ((1.0,), 4, "are exact, overlong. Give")],
+)
+def test_weights_of_other_rewards_are_refused(weights, overlong, names):
+    with pytest.raises(Refused, match=re.escape(names)):
+        online(algorithm__advantage__reward_weights=weights, rewards__overlong=overlong)
