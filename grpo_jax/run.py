@@ -122,6 +122,7 @@ class _Driver:
         self.values = programs.forward(statistics.values)
         self.pending: Callable[[], None] | None = None
         self.best, self.examined, self.typical = -1.0, {}, 0.0
+        self.written = -1  # the step of the last row
         self.kept: checkpoint.Checkpoints | None = None
         self.board: SummaryWriter | None = None
         self.stop = stopping.Stop(settings.keep.notice)
@@ -137,7 +138,9 @@ class _Driver:
         keep, tell = self.settings.keep, self.screen.tell
         self.kept = checkpoint.Checkpoints(self.folder / CHECKPOINTS, keep, tell)
         leg, step, state = self._resumed()
-        if crossing.place()[0] == 0:
+        if step == self.legs[-1].last:
+            self.screen.tell("the run is finished; with more steps it would go on")
+        elif crossing.place()[0] == 0:
             board = str(self.folder / "tensorboard")
             self.board = SummaryWriter(board, purge_step=step + 1)
         self.screen.begin(self.folder, self.run.task, step, self.legs[-1].last)
@@ -242,6 +245,8 @@ class _Driver:
         table = found.table() if shows else []
         if crossing.place()[0] == 0:
             workdir.append(self.metrics, row)
+        self.written = step
+        if crossing.place()[0] == 0:
             if table:
                 path = self.folder / workdir.SAMPLES / f"{step:06}.jsonl"
                 workdir.replace(path, "".join(map(workdir.line, table)))
@@ -281,7 +286,8 @@ class _Driver:
         self._flush()
         is_there = not any(x.is_deleted() for x in jax.tree.leaves(state.learned))
         self.kept.wait()
-        if is_there and step > 0 and step not in self.kept.steps():
+        has_row = self.written == step  # a checkpoint without it would lose it
+        if is_there and has_row and step > 0 and step not in self.kept.steps():
             self._save(leg, step, state, is_asked=True)
 
     def _result(self, params: transformer.Params) -> Result:
