@@ -14,8 +14,8 @@ from grpo_jax.task import Task
 SHOWN = 3  # answers
 EVERY = 10.0  # seconds between lines, where there is no terminal
 KEYS = {
-    "loss": "loss",
     "nll": "nll",
+    "margin": "margin",
     "reward_mean": "reward",
     "eval/accuracy": "accuracy",
     "kl": "KL",

@@ -10,7 +10,6 @@ not given has the default of `config`.
 
 import math
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from grpo_jax import config, experiment, presets, run, task
@@ -36,7 +35,9 @@ class Quick(NamedTuple):
 def quick(
     model: str | load.Model = "tiny",  # a name, a folder, or one that was loaded
     dataset: str = "sums",  # of data.name
-    reward: str | Callable | dict[str, Reward] | None = None,  # None: the data's own
+    # A name, a function, or several by name (None: one that is known by it); without
+    # any, the data's own.
+    reward: str | Reward | dict[str, Reward | None] | None = None,
     algorithm: str = "grpo",  # a preset, or sft, rft, dpo
     *,
     num_epochs: float = 1.0,  # times that every problem is asked
