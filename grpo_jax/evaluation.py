@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grpo_jax import config, evaluate, examination, line, runs, task, workdir
-from grpo_jax.data.settings import GENERATED, Instruction, Wrapping
+from grpo_jax.data.settings import FILES, GENERATED, Instruction, Wrapping
 from grpo_jax.examination import Examination
 from grpo_jax.models import settings
 from grpo_jax.section import Refused
@@ -96,7 +96,9 @@ def _examination(
     step = runs.step(found, which, _warn)
     known = task.make(chosen, found.base.spec, found.base.tokenizer)
     examples = {p.question for p in known.train[: chosen.data.shots]}
-    problems = [p for p in known.held_out if p.question not in examples]
+    # Of a set that has no splits all are asked, if it was named.
+    there = known.held_out or (known.train if given.data else [])
+    problems = [p for p in there if p.question not in examples]
     problems = problems[: given.questions]
     if not problems:
         raise Refused(f"{chosen.data.name} holds nothing to ask. Choose another split.")
@@ -141,6 +143,8 @@ def _data(given: Options, own: config.Data | None, text: Tokenizer) -> config.Da
         return dataclasses.replace(own, **changed)
     if name in GENERATED and given.split is None:
         return config.Data(name=name, **prompts)
+    if name.endswith(FILES) and given.split is None:
+        return config.Data(name=name, held_out=0.0, **prompts)
     split = given.split or "test"
     first = "train" if prompts["shots"] else split  # examples, if any, are of `train`
     return config.Data(name=name, split=first, test=split, **prompts)

@@ -23,6 +23,7 @@ from grpo_jax import (
     rollout,
     run,
     stage,
+    stages,
     workdir,
 )
 from grpo_jax.losses import statistics
@@ -115,9 +116,12 @@ def stubbed(of_sample=says, backwards=False):
         advantage = crossing.up(advantage, run.programs.rows)
         return state, {"kl": measured(0.5)}, advantage
 
-    def learn_from(run, state, items, *options):
+    def lay(run, items, *options):
         rate = run.settings.optimizer.learning_rate
         calls.append(("learn from", rate, list(map(list, items)), *options))
+
+    @staticmethod
+    def learn_from(run, state, laid):
         return state, {"loss": measured(1.0)}
 
     def measured(x):
@@ -126,8 +130,10 @@ def stubbed(of_sample=says, backwards=False):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout, "answers", ask)
         patch.setattr(learner, "learn", learn)
-        patch.setattr(offline, "learn_texts", learn_from)
-        patch.setattr(offline, "learn_pairs", learn_from)
+        for name in ("lay_texts", "lay_pairs"):
+            patch.setattr(offline, name, lay)
+        for kind in (stages.Offline, stages.DPO):
+            patch.setattr(kind, "learn", learn_from)
         patch.setattr(stage, "published", lambda *given: {})
         patch.setattr(plots, "learning", lambda rows, path: path)
         yield calls

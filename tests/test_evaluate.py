@@ -271,7 +271,7 @@ def test_examples_are_not_asked(model, run):
         (["--max-new", "0"], "sampling.max_new is 0"),
         (["--shots", "9"], "holds nothing to ask"),
         (["--data", "nothing.jsonl"], "nothing.jsonl is not there"),
-        (["--data", "sums", "--split", "test"], "splits that it does not have"),
+        (["--data", "sums", "--split", "test"], "which has no splits"),
         (["--mesh", "1", "3", "1"], "there are 4 devices"),
     ],
 )

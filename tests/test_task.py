@@ -73,7 +73,7 @@ def test_a_row_without_an_answer_is_left_out(tmp_path):
 
 def test_so_many_demonstrations_are_wrong_and_no_answer_is():
     found = made(wrong=0.6, held_out=0.0, count=1000)
-    wrong = [int(p.demonstration) != int(p.answer) for p in found.train]
+    wrong = [p.demonstration.split()[-1] != p.answer for p in found.train]
     assert 0.55 < sum(wrong) / len(wrong) < 0.65
     for p in found.train:
         a, b = p.question.removesuffix("=").split("+")
@@ -119,6 +119,6 @@ def test_sums_are_right_as_they_stand_and_others_by_their_final_answer():
 def test_without_demonstrations_there_is_nothing_to_imitate(tmp_path):
     rows = [{"question": f"q{i}", "answer": "1"} for i in range(3)]
     found = made(name=lines(tmp_path / "some.jsonl", rows), held_out=0.0)
-    with pytest.raises(Refused, match="have no demonstration, and stages has 'sft'"):
-        task.demonstrated(found)
-    assert task.demonstrated(made()) == made().train
+    with pytest.raises(Refused, match="0 of its problems have a demonstration"):
+        task.demonstrated(found, 64)
+    assert task.demonstrated(made(), 64) == (made().train, [])

@@ -238,7 +238,7 @@ def test_a_table_is_there_when_it_is_asked_for():
     for row in rows:
         text, ended = runs.says(row["question"], row["number"], row["sample"])
         assert row["completion"].strip() == text and row["ended"] == ended
-        assert row["rewards"] == {"exact": float(text == row["answer"])}
+        assert row["rewards"] == {"last": float(text == row["answer"])}
         assert row["advantage"] == 0.0  # the stub's
 
 
@@ -257,7 +257,7 @@ def test_rewards_of_steps_are_refused_before_anything_runs():
 
 @pytest.mark.parametrize(
     ("weights", "overlong", "names"),
-    [((1.0, 2.0), 0, "are exact. Give"), ((1.0,), 4, "are exact, overlong. Give")],
+    [((1.0, 2.0), 0, "are last. Give"), ((1.0,), 4, "are last, overlong. Give")],
 )
 def test_weights_of_other_rewards_are_refused(weights, overlong, names):
     with pytest.raises(Refused, match=re.escape(names)):

@@ -46,9 +46,9 @@ def wrong(problem: Problem) -> Problem:
     """The same problem, with a demonstration that ends in one more than the answer."""
     told = problem.demonstration.removesuffix(problem.answer)
     more = str(int(problem.answer) + 1)
-    longer = len(more) - len(problem.answer)  # takes the place of a blank
-    told = told.removesuffix(" " * longer) + more
-    return problem._replace(demonstration=told)
+    if len(more) > len(problem.answer):
+        told = told.removesuffix("  ") + " " * told.endswith("  ")  # of its column
+    return problem._replace(demonstration=told + more)
 
 
 def _draws(seed: int, number: int) -> Callable[[int, int], int]:

@@ -13,7 +13,7 @@ from grpo_jax.section import Refused
 FOUR = Problem("2+2=", "4")
 
 
-def graded(groups, functions=(), checker="exact", **own):
+def graded(groups, functions=(), checker="last", **own):
     grader = grading.Grader(Rewarding(functions=functions), checker, own)
     begun = [grader.submit(problem, texts) for problem, texts in groups]
     return grader.names, grader.collect(begun)
@@ -21,13 +21,13 @@ def graded(groups, functions=(), checker="exact", **own):
 
 def test_each_sample_has_the_rewards_of_its_own_problem():
     groups = [(FOUR, ["4", "5", " 4 "]), (Problem("2+3=", "5"), ["4", "5", "#### 5"])]
-    names, found = graded(groups, ("format", "exact"))
-    assert names == ("format", "exact") and found.faults == []
-    expected = [[[0, 1], [0, 0], [0, 1]], [[0, 0], [0, 1], [1, 0]]]
+    names, found = graded(groups, ("format", "last"))
+    assert names == ("format", "last") and found.faults == []
+    expected = [[[0, 1], [0, 0], [0, 1]], [[0, 0], [0, 1], [1, 1]]]
     np.testing.assert_array_equal(found.parts, expected)
 
 
-@pytest.mark.parametrize(("checker", "right"), [("exact", 0.0), ("correct", 1.0)])
+@pytest.mark.parametrize(("checker", "right"), [("last", 0.0), ("correct", 1.0)])
 def test_without_functions_the_data_have_their_own_checker(checker, right):
     names, found = graded([(FOUR, ["#### 4.0"])], checker=checker)
     assert names == (checker,) and found.parts.item() == right
@@ -63,10 +63,10 @@ def test_grading_goes_on_while_others_are_submitted():
 
 
 def test_an_unknown_function_is_refused_with_those_there_are():
-    with pytest.raises(Refused, match=r"names mine; there are correct, exact, .*, own"):
-        graded([], ("exact", "mine"), own=lambda *texts: 1.0)
+    with pytest.raises(Refused, match=r"names mine; there are correct, last, .*, own"):
+        graded([], ("last", "mine"), own=lambda *texts: 1.0)
 
 
 def test_ones_own_function_may_take_the_name_of_a_known_one():
-    _, found = graded([(FOUR, ["5"])], ("exact",), exact=lambda *texts: 3.0)
+    _, found = graded([(FOUR, ["5"])], ("last",), last=lambda *texts: 3.0)
     assert found.parts.item() == 3
