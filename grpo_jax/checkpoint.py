@@ -96,10 +96,6 @@ class Checkpoints:
     def steps(self) -> list[int]:
         return sorted(found.step for found in self.orbax.checkpoints)
 
-    def best(self) -> int:
-        """The step with the highest accuracy, of those that are there."""
-        return max(self.steps(), key=self.rank)
-
     def rank(self, step: int) -> tuple[float, int]:
         """How good it was, and how late; all not examined are equally good."""
         return self.orbax.checkpointables_metadata(step).metrics[METRIC], step

@@ -130,7 +130,7 @@ def of(values: dict[str, Any], section: type = Config) -> Any:
 
 
 def nested(named: dict[str, Any]) -> dict[str, Any]:
-    """{"algorithm.beta": 0.1} → {"algorithm": {"beta": 0.1}}"""
+    """{"a.b": x} → {"a": {"b": x}}: what has dotted names, as a tree."""
     out: dict[str, Any] = {}
     for path, value in named.items():
         *sections, name = path.split(".")

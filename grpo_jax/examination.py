@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
 from grpo_jax import (
     config,
     display,
@@ -66,7 +64,7 @@ def answered(chosen: Examination, out: pathlib.Path) -> list[dict]:
 def _ask(chosen: Examination, missing: Sequence[int]) -> Iterator[dict]:
     """The rows of questions, as soon as their batch is answered."""
     settings, known, problems = chosen.settings, chosen.task, chosen.problems
-    mesh = sharding.mesh(*(settings.training.mesh or (1, jax.device_count(), 1)))
+    mesh = sharding.of_axes(settings.training.mesh)
     asking = dataclasses.replace(settings.evaluation, questions=len(problems))
     settings = dataclasses.replace(settings, evaluation=asking)
     grader = Grader(settings.rewards, known.checker, {})

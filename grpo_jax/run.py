@@ -106,7 +106,7 @@ class _Driver:
     def __init__(self, settings, folder, rewards, model, screen):
         self.settings, self.folder, self.screen = settings, folder, screen
         self.legs, self.given = legs(settings), model
-        self.mesh = _mesh(settings.training.mesh)
+        self.mesh = sharding.of_axes(settings.training.mesh)
         self.source = runs.find(settings.model) if model is None else None
         self.found = self.source.base if model is None else model
         known = task.make(settings, self.found.spec, self.found.tokenizer)
@@ -332,10 +332,6 @@ def _fork(source: pathlib.Path, folder: pathlib.Path, screen: display.Screen):
     kept = [workdir.line(row) for row in rows if row["step"] <= steps[-1]]
     workdir.replace(folder / workdir.METRICS, "".join(kept))
     screen.tell(f"{folder} goes on from step {steps[-1]} of {source}")
-
-
-def _mesh(axes: tuple[int, int, int] | None) -> jax.sharding.Mesh:
-    return sharding.mesh(*(axes or (1, jax.device_count(), 1)))
 
 
 def _circumstances() -> dict[str, Any]:

@@ -147,14 +147,9 @@ def _path(name: str) -> str:
 
 def _nested(named: dict[str, Any]) -> dict[str, Any]:
     """As a tree of parameters."""
-    out: dict[str, Any] = {}
-    for name, x in named.items():
-        *above, last = _path(name).split("/")
-        inner = out
-        for part in above:
-            inner = inner.setdefault(part, {})
-        inner[last] = x
-    return out
+    return config.nested(
+        {_path(name).replace("/", "."): x for name, x in named.items()}
+    )
 
 
 def _layout(params: Any, mesh: Mesh | None) -> Any:

@@ -65,6 +65,11 @@ def mesh(data: int, fsdp: int, model: int, devices: Any = None) -> Mesh:
     return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
 
 
+def of_axes(axes: tuple[int, int, int] | None) -> Mesh:
+    """Over all devices there are; None: everything is cut over them (fsdp)."""
+    return mesh(*(axes or (1, jax.device_count(), 1)))
+
+
 def of_params(params: Any, on: Mesh | AbstractMesh) -> tuple[Any, dict[str, str]]:
     """A sharding for every parameter; and what could not be cut, by path."""
     whole = {}
