@@ -6,8 +6,12 @@ Compiled programs are built in one file.
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
+
+import grpo_jax
 
 PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -115,9 +119,18 @@ def test_a_file_keeps_to_its_floor_and_its_size(path):
         assert not says_jit(source)
 
 
-def test_init_files_export_nothing_yet():
+def test_init_files_export_nothing_but_the_package_its_two_ways_in():
     texts = {p: p.read_text() for p in FILES if p.stem == "__init__"}
+    own = texts.pop(PACKAGE / "__init__.py")
     assert all("import" not in text for text in texts.values())
+    assert set(imported(own)) == {"importlib", "typing", "typing.Any"}
+    assert grpo_jax._WHERE.keys() == {"train", "quick"}
+
+
+def test_the_package_is_imported_without_jax():
+    """Or every --help would wait for it."""
+    code = "import sys, grpo_jax; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_every_floor_names_files_that_exist():
