@@ -19,7 +19,7 @@ class Stopped(Exception):
     """Work was asked to stop; all that it did is saved."""
 
     def __init__(self, number: int, what: str = "step"):
-        where = f"after {what} {number}"
+        self.number, where = number, f"after {what} {number}"
         super().__init__(f"stopped {where}, and saved: the same command goes on")
 
 

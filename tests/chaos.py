@@ -56,6 +56,8 @@ BASE = {
     "optimizer.learning_rate": 0.01,
 }
 ONLINE = ("online",)
+# Enough of a model to come to an end of what it says.
+TAUGHT = {"sft.steps": 30, "sft.learning_rate": 0.03, "sampling.max_new": 8}
 METHODS = {
     "grpo": {"stages": ("sft", "online"), "algorithm.beta": 0.1, "reference.every": 2},
     "ppo": {"preset": "ppo", "stages": ONLINE, "algorithm.beta": 0.05},
@@ -69,14 +71,14 @@ METHODS = {
         "algorithm.loss_mean": "per_question",
     },
     "kl": {"stages": ONLINE, "algorithm.beta": 0.1, "algorithm.kl.target": 0.01},
-    "rft": {"stages": ("rft",)},
-    "dpo": {"stages": ("sft", "dpo")},
+    "rft": {"stages": ("sft", "rft")} | TAUGHT,
+    "dpo": {"stages": ("sft", "dpo")} | TAUGHT,
 }
 
 
 def lucky(question: str, completion: str, answer: str) -> float:
     """A reward that a model which has learned nothing gets as often as not."""
-    return float(len(completion.strip()) % 2)
+    return float(sum(completion.encode()) % 2)
 
 
 def settings(method: str):

@@ -18,7 +18,7 @@ SETTINGS = runs.build(
         "training.steps": STEPS,
         "sampling.max_new": 4,
         "optimizer.learning_rate": 0.01,
-        "rewards.functions": ("even", "exact"),
+        "rewards.functions": ("even", "last"),
         "keep.samples": 2,
         "keep.every": 1,
         "evaluation.questions": 8,
@@ -115,7 +115,7 @@ def test_the_table_holds_what_the_row_says(made):
         for one in told:
             rewards = one["rewards"]
             assert rewards["even"] == even("", one["completion"], "")
-            assert rewards["exact"] == (one["completion"].strip() == one["answer"])
+            assert rewards["last"] == (one["completion"].strip() == one["answer"])
         known = [one["rewards"]["even"] for one in told]
         known = [x for x in known if x is not None]
         assert rows[step]["reward/even"] == pytest.approx(np.mean(known))

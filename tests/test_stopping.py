@@ -114,7 +114,7 @@ def stopped(folder, says, chosen=SETTINGS):
     with runs.stubbed(says), pytest.raises(stopping.Stopped) as error:
         runs.train(chosen, folder)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    return error.value.args[0]
+    return error.value.number
 
 
 def test_the_step_under_way_is_finished_and_saved(tmp_path):
