@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from grpo_jax import experiment, presets
+from grpo_jax import config, experiment, presets
 from grpo_jax.section import Refused
 
 USAGE = """usage: python -m grpo_jax COMMAND ...
@@ -21,9 +21,9 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
   convert MODEL FOLDER [--dtype DTYPE]
                  write a model as a folder that transformers opens
   methods        the paper's methods in one view, and the presets
-  bench [losses | sampling ... | update ... | step ... | compile MACHINE ...]
-                 time the mathematics, the sampler, an update or a whole step on this
-                 machine; or compile them for others, with bytes per device
+  bench [losses | sampling ... | update ... | step ... | trainer ... | compile MACHINE
+         ...]    time the mathematics, the sampler, an update, a whole step or a run's
+                 on this machine; or compile them for others, with bytes per device
 
 MODEL is tiny, smollm2-135m, a folder, a .gguf file, owner/name of the hub, or the
 folder of a run: what it has learned, at its latest checkpoint (evaluate: its best), or
@@ -84,7 +84,8 @@ def train(words: list[str]) -> int:
     own = hasattr(module, "run")
     if own and (given.quiet or given.fork_from):
         raise Refused(f"{path} runs itself, without --quiet and --fork-from.")
-    if not given.quiet:
+    is_quiet = given.quiet or not _met(given.config.training)
+    if not is_quiet:
         begun = f" from {given.fork_from}" if given.fork_from else ""
         told = experiment.describe(given.config)
         print(f"{path} → {given.workdir}{begun}\n{told}\n", flush=True)
@@ -99,9 +100,19 @@ def train(words: list[str]) -> int:
         given.workdir,
         rewards=getattr(module, "REWARDS", {}),
         fork_from=given.fork_from,
-        screen=display.Screen(is_quiet=given.quiet),
+        screen=display.Screen(is_quiet=is_quiet),
     )
     return 0
+
+
+def _met(chosen: config.Training) -> bool:
+    """Meets the other processes of the job; whether this is the first of them."""
+    from grpo_jax import crossing, processes
+
+    if chosen.deterministic:
+        processes.make_deterministic()
+    processes.join()
+    return crossing.place()[0] == 0
 
 
 def methods(words: list[str]) -> int:
@@ -126,7 +137,7 @@ def methods(words: list[str]) -> int:
 
 def bench(words: list[str]) -> int:
     name, *rest = words or ["losses"]
-    known = "losses", "sampling", "update", "step", "compile"
+    known = "losses", "sampling", "update", "step", "trainer", "compile"
     if name in ("-h", "--help"):
         print(f"usage: python -m grpo_jax bench {{{','.join(known)}}} [--help] ...")
         return 0

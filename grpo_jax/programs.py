@@ -36,6 +36,17 @@ next_logits = jax.jit(scoring.next_logits, static_argnames=("spec", "numerics"))
 score = jax.jit(scoring.log_probs, static_argnames=("spec", "numerics", "with_entropy"))
 
 
+class Compilations:
+    """How many programs were compiled since it was made."""
+
+    def __init__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+
+    def _hear(self, event: str, seconds: float, **_):
+        self.count += event.endswith("backend_compile_duration")
+
+
 class Decoding(NamedTuple):
     """What a rollout runs, for one model on one mesh."""
 

@@ -32,6 +32,7 @@ from grpo_jax import (
     learner,
     plots,
     prng,
+    processes,
     programs,
     runs,
     sharding,
@@ -89,6 +90,8 @@ def train(
 ) -> Result:
     """Trains, or goes on training; `rewards` are functions that settings name."""
     screen = screen or display.Screen()
+    if settings.training.deterministic:
+        processes.need_deterministic()
     is_first = crossing.place()[0] == 0
     with workdir.locked(folder, is_first=is_first):
         driver = _Driver(settings, folder, rewards or {}, model, screen)
@@ -126,6 +129,7 @@ class _Driver:
         self.kept: checkpoint.Checkpoints | None = None
         self.board: SummaryWriter | None = None
         self.stop = stopping.Stop(settings.keep.notice)
+        self.compilations = programs.Compilations()
 
     def close(self):
         self.stop.close()
@@ -193,6 +197,7 @@ class _Driver:
             self._write(leg, 0, state, Found({}, {}, {}))
         for number in range(step, leg.last):
             glance = functools.partial(self._glance, last)
+            compiled = self.compilations.count
             try:
                 with jax.transfer_guard("disallow"):
                     state, found = doing.step(state, number, glance)
@@ -203,6 +208,7 @@ class _Driver:
                 raise
             now, done = time.perf_counter(), number + 1
             found.seconds["step"] = self.typical = now - last
+            found.numbers["perf/compiled"] = self.compilations.count - compiled
             last = now
             self.pending = functools.partial(self._write, leg, done, state, found)
             is_asked = self.stop.is_asked(done)
@@ -242,7 +248,7 @@ class _Driver:
             self.examined = self._examine(leg, state)
             row |= self.examined | {"time/eval": time.perf_counter() - start}
         shows = step % self.settings.keep.samples == 0 or step == leg.last
-        table = found.table() if shows else []
+        table = crossing.listed(found.table()) if shows else []
         if crossing.place()[0] == 0:
             workdir.append(self.metrics, row)
         self.written = step
@@ -282,7 +288,12 @@ class _Driver:
             self.kept.save(step, state.learned, host, accuracy)
 
     def _save_what_is_there(self, leg: Leg, step: int, state: State):
-        """Of a step that failed: what was before it, if that is still there."""
+        """Of a step that failed: what was before it, if that is still there.
+
+        Of several processes one alone may have failed, and all are needed to save.
+        """
+        if crossing.place()[1] > 1:
+            return
         self._flush()
         is_there = not any(x.is_deleted() for x in jax.tree.leaves(state.learned))
         self.kept.wait()
@@ -297,6 +308,7 @@ class _Driver:
         if crossing.place()[0] == 0:
             path = self.folder / "figures" / "learning.png"
             self.screen.end(rows, plots.learning(rows, path), self.folder)
+        crossing.agreed(0)  # none leaves while the first is still needed
         model = load.Model(
             self.found.spec, params, self.found.tokenizer, self.found.generation
         )
@@ -308,8 +320,10 @@ def _settle(settings: config.Config, folder: pathlib.Path, fork_from, screen):
     if fork_from is not None and not (folder / workdir.CONFIG).exists():
         _fork(fork_from, folder, screen)
     described = {"config": dataclasses.asdict(settings), **_circumstances()}
-    # How long, how often examined and what is kept may change; no update does.
-    may_change = ["evaluation.", "keep."]
+    # How long, how often examined, what is kept and where: no update changes by that,
+    # but for its last bits on other devices.
+    on = ("mesh", "parts", "deterministic")
+    may_change = ["evaluation.", "keep.", *(f"training.{name}" for name in on)]
     if settings.optimizer.schedule == "constant":
         last = settings.stages[-1]
         may_change.append(f"{'training' if last == 'online' else last}.steps")

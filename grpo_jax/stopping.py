@@ -28,35 +28,42 @@ class GivenUp(Exception):
 
 
 class Stop:
-    """Whether a run was asked to. With several processes they all agree on the step."""
+    """Whether a run was asked to.
+
+    With several processes SIGTERM is for JAX, which tells all, and they agree on the
+    step that is their last; none gives one up alone.
+    """
 
     def __init__(self, notice: float):
         self.notice, self.since = notice, None
+        self.is_alone = jax.process_count() == 1
         self.before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                is_agreed = number == signal.SIGTERM and jax.process_count() > 1
-                if not is_agreed:  # that one is for JAX, which tells all processes
-                    self.before[number] = signal.signal(number, self._asked)
+            own = (signal.SIGTERM, signal.SIGINT) if self.is_alone else (signal.SIGINT,)
+            for number in own:
+                self.before[number] = signal.signal(number, self._asked)
 
     def close(self):
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            # None: it was set by a library, and not from Python
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _asked(self, number: int, frame):
         if self.since is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.since = self.since or time.monotonic()
+        if not self.is_alone:
+            signal.raise_signal(signal.SIGTERM)
 
     def is_asked(self, step: int) -> bool:
         """After step `step`, once for each."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self.since is not None
+        if self.is_alone:
+            return self.since is not None
+        return multihost_utils.reached_preemption_sync_point(step)
 
     def need_time(self, left: float):
         """Gives the step up, if it would take longer than the notice leaves."""
-        if self.since is None:
+        if self.since is None or not self.is_alone:
             return
         if time.monotonic() + left > self.since + self.notice:
             raise GivenUp

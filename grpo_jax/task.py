@@ -84,6 +84,12 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
     task = task._replace(
         train=train, held_out=held_out, left_out=left_out + long + more
     )
+    if chosen.name == "humaneval" and (held_out or not settings.rewards.functions):
+        raise Refused(
+            "data.name is 'humaneval', whose answers are programs: to judge them is to "
+            "run what a model wrote, and nothing here does. Name functions of your own "
+            "in rewards.functions, and set data.held_out to 0."
+        )
     if not train:
         raise Refused(
             f"data.name is {chosen.name!r}; no problem is left to train on, of "

@@ -41,6 +41,15 @@ def float64():
         yield
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """Commands that are called here do not look for other processes: JAX's devices are
+    in use, and the workers of pytest are no job."""
+    from grpo_jax import processes
+
+    monkeypatch.setattr(processes, "join", lambda: None)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def without_the_programs_of_other_modules():
     """Each program that XLA compiles maps memory some ten times; Linux allows a

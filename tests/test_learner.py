@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from grpo_jax import config, learner, packing, prng, programs, sampled, sharding
-from grpo_jax.bench import ceilings
 from grpo_jax.losses import statistics
 from grpo_jax.models import heads
 from grpo_jax.models.settings import Lora, Model, Numerics
@@ -353,7 +352,7 @@ def test_nothing_compiles_again_for_a_batch_of_the_same_shape(float64):
     run = learner.make(SPEC, chosen, 10)
     params = programs.copy(examples.params_of(SPEC, "float64"))
     state = learner.begin(run, params, jax.random.key(1))
-    seen = ceilings.Compilations()
+    seen = programs.Compilations()
     for seed in (0, 1, 2):
         given = rollout(seed=seed)
         state, _, _ = learner.learn(run, state, *given, key(), beta=0.04 + seed)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax import config, offline, run, scoring, stopping, task
+from grpo_jax import config, offline, processes, run, scoring, stopping, task
 from grpo_jax.data import sets
 from grpo_jax.data.problem import Problem
 from grpo_jax.losses import statistics
@@ -51,6 +51,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "training.steps": (3, {}),
     "training.batch_size": (8, {}),
     "training.mesh": ((2, 2, 1), {}),
+    "training.deterministic": (True, {}),
     "algorithm.group_size": (5, {}),
     "groups.mixed": (True, {}),
     "groups.rounds": (1, {"groups.mixed": True}),
@@ -156,6 +157,8 @@ def on_a_run(chosen, says=runs.says):
     ):
         folder = pathlib.Path(name) / "run"
         patch.setattr(run, "time", clock())
+        needed = lambda: trace.append("deterministic")  # noqa: E731
+        patch.setattr(processes, "need_deterministic", needed)
         try:
             runs.train(chosen, folder, rewards={"odd": odd})
             end = "done"

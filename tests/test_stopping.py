@@ -82,13 +82,21 @@ def test_only_the_main_thread_takes_signals():
 
 
 def test_of_several_processes_jax_says_when(monkeypatch):
-    """SIGTERM is left to it: it tells all, and all agree on the step."""
+    """SIGTERM is left to it: it tells all, and all agree on the step. Ctrl-C is one."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     asked = types.SimpleNamespace(reached_preemption_sync_point=lambda step: step == 7)
     monkeypatch.setattr(stopping, "multihost_utils", asked)
     made = stopping.Stop(5.0)
     assert list(made.before) == [signal.SIGINT]
     assert [made.is_asked(step) for step in (6, 7)] == [False, True]
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
+    signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGTERM, before)
+    assert heard == ["SIGTERM"]
+    made.need_time(1e9)  # none gives a step up alone
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
     made.close()
 
 
@@ -111,9 +119,10 @@ def steps_of(folder):
 
 
 def stopped(folder, says, chosen=SETTINGS):
+    before = signal.getsignal(signal.SIGINT)
     with runs.stubbed(says), pytest.raises(stopping.Stopped) as error:
         runs.train(chosen, folder)
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
     return error.value.number
 
 

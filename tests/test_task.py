@@ -1,5 +1,6 @@
 """A run's problems: which are trained on, which are kept for examination, how they read."""
 
+import dataclasses
 import json
 
 import pytest
@@ -95,7 +96,7 @@ def test_examples_stand_before_a_question_with_their_demonstrations():
     first, second, _, fourth = found.train[:4]
     assert text == (
         f"{first.question}\n{first.demonstration}\n\n"
-        f"{second.question}\n{second.demonstration}\n\n{fourth.question}"
+        f"{second.question}\n{second.demonstration}\n\n{fourth.question}\n"
     )
 
 
@@ -122,3 +123,21 @@ def test_without_demonstrations_there_is_nothing_to_imitate(tmp_path):
     with pytest.raises(Refused, match="0 of its problems have a demonstration"):
         task.demonstrated(found, 64)
     assert task.demonstrated(made(), 64) == (made().train, [])
+
+
+def test_programs_are_judged_by_functions_of_one_s_own_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv(sets.FOLDER, str(tmp_path))
+    row = {"prompt": "def f():", "test": "def check(f): ...", "entry_point": "f"}
+    lines(tmp_path / "humaneval" / "test.jsonl", [row])
+    asked = config.Data(name="humaneval", split="test", held_out=0.0)
+    own = config.Rewarding(functions=("mine",))
+    few = config.Sampling(max_new=16)
+    for data, rewards in (
+        (asked, config.Rewarding()),
+        (dataclasses.replace(asked, test="test", held_out=0.1), own),
+    ):
+        chosen = config.Config(data=data, rewards=rewards, sampling=few)
+        with pytest.raises(Refused, match="run what a model wrote"):
+            task.make(chosen, SPEC, Bytes())
+    chosen = config.Config(data=asked, rewards=own, sampling=few)
+    assert [p.question for p in task.make(chosen, SPEC, Bytes()).train] == ["def f():"]

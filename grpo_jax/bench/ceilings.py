@@ -23,17 +23,6 @@ def seconds(runs: int, function: Callable) -> float:
     return statistics.median(measured)
 
 
-class Compilations:
-    """How many programs were compiled since it was made."""
-
-    def __init__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._hear)
-
-    def _hear(self, event: str, seconds: float, **_):
-        self.count += event.endswith("backend_compile_duration")
-
-
 def matmul(runs: int, dtype: str, size: int = 2048) -> float:
     """Operations a second in a large product of two matrices."""
     x = jnp.ones((size, size), dtype)

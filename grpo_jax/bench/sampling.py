@@ -86,7 +86,7 @@ def _measure(options: Options, spec: Spec, params) -> dict[str, float]:
     rollout.warm_up(sampler, params, options.prompts, options.prompt_tokens)
     batches = [questions_of(options, spec, seed) for seed in range(options.runs + 1)]
     _Run(sampler, params, batches[0])(0)
-    compiled = ceilings.Compilations()
+    compiled = programs.Compilations()
     runs = [_Run(sampler, params, asked)(1) for asked in batches[1:]]
     result = {"recompiles": compiled.count}
     result["rollout_s"] = statistics.median(run.seconds for run in runs)

@@ -62,7 +62,7 @@ def main(words: list[str], *, samples: bool = True) -> int:
         f"{options.beta}, {options.dtype}, {jax.devices()[0].device_kind}, "
         f"{options.runs} runs"
     )
-    bench = _Bench(options, spec, params)
+    bench = Bench(options, spec, params)
     result = bench.measure(samples)
     rate = ceilings.matmul(options.runs, options.dtype)
     result["matmul_share"] = bench.operations() / result["update_s"] / rate
@@ -82,7 +82,7 @@ def _repeated(options: Options, spec: Spec, bench, seconds: float) -> dict:
     """The same completions, each as a group of its own: with a question of its own."""
     alone = options._replace(prompts=options.prompts * options.group, group=1)
     params = programs.copy(bench.state.policy.params)
-    other = _Bench(alone._replace(parts=options.parts), spec, params)
+    other = Bench(alone._replace(parts=options.parts), spec, params)
     found = {"repeated_s": other.measure(samples=False)["update_s"]}
     found["over_repeated"] = found["repeated_s"] / seconds
     for name, one in (("temporary_gib", bench), ("repeated_temporary_gib", other)):
@@ -90,16 +90,22 @@ def _repeated(options: Options, spec: Spec, bench, seconds: float) -> dict:
     return found
 
 
-class _Bench:
+class Bench:
     """One learner, and rollouts for it."""
 
     def __init__(self, options: Options, spec: Spec, params):
+        self.options, self.spec = options, spec
+        self.settings = self.settings_of(options)
+        self.run = learner.make(spec, self.settings, 10**6)
+        self.state = learner.begin(self.run, params, jax.random.key(0))
+
+    @staticmethod
+    def settings_of(options: Options) -> config.Config:
         numerics = settings.Numerics(
             compute=options.dtype, remat=options.remat, chunk=options.chunk
         )
         alone = {"estimator": "none", "scale_rewards": "none"}
-        self.options, self.spec = options, spec
-        self.settings = config.Config(
+        return config.Config(
             model=settings.Model(numerics=numerics),
             algorithm=config.Algorithm(
                 group_size=options.group,
@@ -113,8 +119,6 @@ class _Bench:
                 batch_size=options.prompts, parts=min(options.parts, options.prompts)
             ),
         )
-        self.run = learner.make(spec, self.settings, 10**6)
-        self.state = learner.begin(self.run, params, jax.random.key(0))
 
     def measure(self, samples: bool) -> dict[str, float]:
         """Medians of the parts of a step, after some that compile: two, or of drawn
@@ -123,7 +127,7 @@ class _Bench:
         first, seconds = range(2) if samples else measured, []
         for step in [*first, *measured]:
             if len(seconds) == len(first):
-                compiled = ceilings.Compilations()
+                compiled = programs.Compilations()
             start = time.perf_counter()
             given = self.answered(step) if samples else self.drawn(step)
             middle = time.perf_counter()

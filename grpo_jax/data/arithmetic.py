@@ -17,12 +17,14 @@ SAID = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
 def total(seed: int, number: int, digits: int = 2) -> Problem:
     """A sum of two numbers with up to so many digits: `27+ 5=`.
 
-    It is demonstrated by columns, the units first, and then whole: `12  2  32`.
+    It is demonstrated by columns, the units first, and then whole: `12  2  32`. Of one
+    digit there is nothing to do by columns.
     """
     draw = _draws(seed, number)
     a, b = draw(0, 10**digits), draw(0, 10**digits)
     columns = (a // 10**i % 10 + b // 10**i % 10 for i in range(digits))
     told = "".join(f"{column:2} " for column in columns) + f"{a + b:{digits + 1}}"
+    told = told if digits > 1 else str(a + b)
     return Problem(f"{a:{digits}}+{b:{digits}}=", str(a + b), told, "sum")
 
 

@@ -54,7 +54,7 @@ def prompt(
 ) -> list[int]:
     """The tokens that the model continues; `examples` are solved ones to begin with."""
     asked = INSTRUCTIONS[instruction]
-    content = f"{examples}{question}\n{asked}" if asked else f"{examples}{question}"
+    content = f"{examples}{question}\n{asked}" if asked or examples else question
     ids = tokenizer.encode(WRAPPINGS[wrapping](content, tokenizer))
     # A template writes what a text begins with itself.
     return ids if wrapping == "chat" else [*tokenizer.start_ids, *ids]

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from grpo_jax import cli, programs
@@ -27,6 +28,15 @@ def test_it_measures_a_step(capsys):
 
 
 @pytest.mark.slow
+def test_it_measures_a_run(capsys):
+    result = run(capsys, "trainer")
+    assert result["recompiles"] == 0
+    assert result["over_bare"] == pytest.approx(
+        result["trainer_s"] / np.mean(result["bare_s"]), rel=0.01
+    )
+
+
+@pytest.mark.slow
 def test_it_compares_an_update_with_what_it_might_have_cost(capsys):
     packed = run(capsys, "update", "--lengths", "geometric")
     assert packed["over_oracle"] > 0
@@ -42,7 +52,7 @@ def test_operations_by_hand():
         prompts=2, group=2, new=3, prompt_tokens=6, runs=1, dtype="float32"
     )
     params = programs.copy(examples.params_of(spec))
-    bench = step._Bench(options, spec, params)
+    bench = step.Bench(options, spec, params)
     layer = 32 * (32 + 16 + 16 + 32) + 3 * 32 * 48
     expected = 2 * 4 * (3 * layer * (12 + 10) + 97 * 32 * 12)
     assert bench.operations() == expected
