@@ -17,19 +17,11 @@ PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
-    | {
-        "crossing",
-        "processes",
-        "sampling/shapes",
-        "accuracy",
-        "allocation",
-        "stopping",
-        "plots",
-    }
+    | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"}
     | {"line"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
-    | {"rewards/settings", "rewards/rules", "rewards/calls", "workdir"},
+    | {"rewards/settings", "rewards/rules", "rewards/calls", "workdir", "processes"},
     {"sampling/settings", "data/arithmetic", "data/sets"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
     | {"text/tokenizer", "rewards/grading"},

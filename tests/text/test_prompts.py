@@ -38,4 +38,4 @@ def test_a_prompt_to_the_letter(instruction, wrapping, text):
 def test_solved_examples_come_first():
     options = {"instruction": "none", "wrapping": "raw", "examples": "2+2=4\n"}
     ids = prompts.prompt("1+1=", tokenizer.Bytes(), **options)
-    assert ids == list(b"2+2=4\n1+1=")
+    assert ids == list(b"2+2=4\n1+1=\n")
