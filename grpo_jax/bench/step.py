@@ -26,6 +26,7 @@ from grpo_jax.models.spec import Spec
 from grpo_jax.records import Rewards
 from grpo_jax.sampling import shapes
 from grpo_jax.section import Refused
+from grpo_jax.text.tokenizer import Bytes
 
 
 class Options(NamedTuple):
@@ -113,7 +114,10 @@ class Bench:
                 advantage=config.Advantage(**alone if options.group == 1 else {}),
             ),
             sampling=config.Sampling(
-                temperature=1.0, max_new=options.new, cache=options.dtype
+                temperature=1.0,
+                max_new=options.new,
+                min_new=options.new,
+                cache=options.dtype,
             ),
             training=config.Training(
                 batch_size=options.prompts, parts=min(options.parts, options.prompts)
@@ -159,7 +163,8 @@ class Bench:
         chosen, spec, options = self.settings.sampling, self.spec, self.options
         params = programs.publish(self.state.policy.params, options.dtype)
         numerics = self.settings.model.numerics
-        sampler = pool.Sampler(spec, chosen, options.group, (), spec.vocab, numerics)
+        known = options.group, Bytes.stop_ids, spec.vocab, numerics
+        sampler = pool.Sampler(spec, chosen, *known)
         asked = self.questions(step)
         key = prng.step_key(prng.root(0), prng.Stream.SAMPLE, step)
         groups = list(rollout.answers(sampler, params, asked, key))

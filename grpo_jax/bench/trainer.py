@@ -56,7 +56,6 @@ def _of_run(options: step.Options) -> list[dict]:
             plain,
             data=config.Data(name=str(data), held_out=0.0),
             rewards=config.Rewarding(functions=("even",)),
-            sampling=dataclasses.replace(plain.sampling, min_new=options.new),
             training=dataclasses.replace(plain.training, steps=WARM + options.runs),
             keep=config.Keep(every=never, samples=never),
         )
