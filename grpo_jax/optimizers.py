@@ -38,7 +38,7 @@ def schedule(settings: config.Optimizer, updates: int) -> optax.Schedule:
     top, warmup = settings.learning_rate, settings.warmup
     if warmup >= updates and warmup > 0:
         raise Refused(
-            f"optimizer.warmup is {warmup}; the run has {updates} updates, so the "
+            f"optimizer.warmup is {warmup}; there are {updates} updates, so the "
             "learning rate would never be reached. Make it shorter."
         )
     last = max(updates - warmup - 1, 1)  # updates between the highest and the last

@@ -50,6 +50,7 @@ BASE = {
     "data.count": 60,
     "data.size": 1,
     "rewards.functions": ("lucky",),
+    "training.deterministic": True,
     "sampling.temperature": 1.0,
     "sampling.max_new": 6,
     "sampling.segment": 2,
@@ -102,8 +103,9 @@ def child(method: str, folder: str, at: int, delay: float):
     count = watch(at, delay)
     import jax
 
-    from grpo_jax import display, run
+    from grpo_jax import display, processes, run
 
+    processes.make_deterministic()
     screen = display.Screen(is_quiet=True)
     rewards = {"lucky": lucky}
     found = run.train(

@@ -104,6 +104,12 @@ def test_there_is_a_row_for_each_step_and_one_before_the_first(made):
     assert "time/rollout" in text and "perf/tokens_per_second" in text
 
 
+def test_nothing_compiles_after_the_second_step(made):
+    rows = list(workdir.rows(made[0].folder / workdir.METRICS))
+    compiled = [row["perf/compiled"] for row in rows[1:]]
+    assert compiled[0] > 0 and compiled[2:] == [0] * (STEPS - 2)
+
+
 def test_the_table_holds_what_the_row_says(made):
     """The mean reward of the devices, of the host, and of the file are one."""
     rows = runs.rows(made[0].folder)

@@ -43,7 +43,7 @@ def test_schedules_by_hand():
 
 
 def test_a_warmup_as_long_as_the_run_is_refused():
-    with pytest.raises(Refused, match=r"warmup is 6; the run has 6 updates"):
+    with pytest.raises(Refused, match=r"warmup is 6; there are 6 updates"):
         rates(warmup=6)
 
 
