@@ -5,6 +5,7 @@ things by one name, both are here. Numbers are from the paper or system
 named behind it.
 """
 
+import dataclasses
 from typing import Any
 
 from grpo_jax import config
@@ -147,12 +148,5 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def algorithm(name: str, **overrides: Any) -> config.Algorithm:
     """The algorithm a name stands for; overrides are fields of `config.Algorithm`."""
-    sections: dict[str, dict[str, Any]] = {}
-    fields: dict[str, Any] = {}
-    for path, value in choose(PRESETS, "preset", name).items():
-        section, _, field = path.rpartition(".")
-        (sections.setdefault(section, {}) if section else fields)[field] = value
-    kinds = {"advantage": config.Advantage, "kl": config.KL}
-    for section, values in sections.items():
-        fields[section] = kinds[section](**values)
-    return config.Algorithm(**(fields | overrides))
+    chosen = config.nested(choose(PRESETS, "preset", name))
+    return dataclasses.replace(config.of(chosen, config.Algorithm), **overrides)
