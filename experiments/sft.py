@@ -14,10 +14,16 @@ quickstart = experiment.load(str(pathlib.Path(__file__).with_name("quickstart.py
 
 
 def get_config() -> config.Config:
-    base = quickstart.get_config()
+    base, plain = quickstart.get_config(), config.Config()
     steps = base.sft.steps + base.training.steps
     return dataclasses.replace(
         base,
         stages=("sft",),
         sft=dataclasses.replace(base.sft, steps=steps),
+        # what only GRPO reads is left alone
+        algorithm=plain.algorithm,
+        training=plain.training,
+        optimizer=dataclasses.replace(
+            base.optimizer, learning_rate=plain.optimizer.learning_rate
+        ),
     )

@@ -24,5 +24,5 @@ def get_config() -> config.Config:
         optimizer=config.Optimizer(learning_rate=1e-5, warmup=5, clip_norm=1.0),
         training=config.Training(steps=40, batch_size=8),
         evaluation=config.Evaluation(every=10, samples=8, temperature=1.0),
-        keep=config.Keep(every=20, latest=1),
+        keep=config.Keep(every=20),
     )

@@ -18,6 +18,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from grpo_jax import config, crossing, learner, tree, workdir
+from grpo_jax.section import Refused
 
 METRIC = "eval/accuracy"
 
@@ -63,12 +64,15 @@ class Checkpoints:
         state: learner.State,
         host: dict[str, Any],
         accuracy: float | None,
+        *,
+        again: bool = False,
     ):
         """Begins to; the state may be used up as soon as this returns."""
         self.wait()
         items = _items(state) | {HOST: host}
         metrics = {METRIC: -1.0 if accuracy is None else accuracy}
-        saving = self.orbax.save_checkpointables_async(step, items, metrics=metrics)
+        given = {"metrics": metrics, "overwrite": again}
+        saving = self.orbax.save_checkpointables_async(step, items, **given)
         self.saving = self.pool.submit(self._complete, step, saving)
 
     def wait(self):
@@ -108,6 +112,20 @@ class Checkpoints:
         items = self.orbax.load_checkpointables(step, _items(like))
         named = {name: x for item in items.values() for name, x in item.items()}
         return jax.tree.map(named.get, _names(like))
+
+    def need_alike(self, step: int, like: learner.State):
+        """Refuses a step that holds other arrays than a state of these settings."""
+        found = self.orbax.checkpointables_metadata(step).metadata
+        there = {k for item in (POLICY, FROZEN, REST) for k in found.get(item) or ()}
+        ours = {name for item in _items(like).values() for name in item}
+        if there != ours:
+            some = ", ".join(sorted(there ^ ours)[:3])
+            raise Refused(
+                f"checkpoint {step} in {self.folder} is of other settings: it holds "
+                f"{len(there - ours)} arrays that these do not have, and lacks "
+                f"{len(ours - there)} ({some}, ...). Keep the optimizer, the adapters, "
+                "the critic, and whether there is a reference (algorithm.beta)."
+            )
 
     def policy(self, step: int, place: Callable[[Any], Any]) -> dict[str, Any]:
         """What is trained of the policy, and what adapters adapt: {path: array}.
@@ -159,7 +177,13 @@ def wrong(folder: pathlib.Path, step: int) -> str:
     path = _digest(folder, step)
     if not path.is_file():
         return "it was not completed"
-    expected, found = json.loads(path.read_text()), _digests(folder / str(step))
+    try:
+        expected = json.loads(path.read_text())
+    except ValueError:
+        expected = None
+    if not isinstance(expected, dict) or not expected:
+        return f"its digests, {path.name}, were changed since they were written"
+    found = _digests(folder / str(step))
     differing = [k for k in expected if found.get(k) != expected[k]]
     if differing:
         missing = [k for k in differing if k not in found]

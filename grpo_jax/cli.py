@@ -1,12 +1,13 @@
 """The command line: `python -m grpo_jax COMMAND ...`. Exit codes stand in USAGE."""
 
+import dataclasses
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
 
-from grpo_jax import config, experiment, presets
+from grpo_jax import config, experiment, presets, workdir
 from grpo_jax.section import Refused
 
 USAGE = """usage: python -m grpo_jax COMMAND ...
@@ -90,8 +91,10 @@ def train(words: list[str]) -> int:
         told = experiment.describe(given.config)
         print(f"{path} → {given.workdir}{begun}\n{told}\n", flush=True)
     if own:
-        experiment.save(given.config, given.workdir)
-        module.run(given.config, given.workdir)
+        with workdir.locked(given.workdir):
+            described = {"config": dataclasses.asdict(given.config)}
+            workdir.settle(given.workdir, described, ())
+            module.run(given.config, given.workdir)
         return 0
     from grpo_jax import display, run
 

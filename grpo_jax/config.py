@@ -70,8 +70,23 @@ class Config(Section):
         self.need("critic", is_read, rule, "Leave critic.* alone.")
 
     def _check_stages(self):
-        rule = "a run has at least one stage"
-        self.need("stages", bool(self.stages), rule, "Try online.")
+        rule = "a run has at least one stage, and each once"
+        once = len(set(self.stages)) == len(self.stages) > 0
+        self.need("stages", once, rule, "Try online.")
+        reason = f"stages are {', '.join(self.stages)}"
+        is_online = "online" in self.stages
+        self.need_read("groups", is_online, reason, "a stage online")
+        read = "learning_rate", "steps"
+        for section, name in zip((self.optimizer, self.training), read, strict=True):
+            section.need_read(name, is_online, reason, "a stage online")
+        told = self.algorithm.advantage.correct_above
+        plain = dataclasses.replace(
+            Algorithm(), advantage=Advantage(correct_above=told)
+        )
+        rule = f"{reason}, and nothing reads it"
+        holds = is_online or self.algorithm == plain
+        remedy = "Leave algorithm.* alone, but for advantage.correct_above."
+        self.need("algorithm", holds, rule, remedy)
         for name in ("sft", "rft", "dpo"):
             reason = f"stages are {', '.join(self.stages)}"
             self.need_read(name, name in self.stages, reason, f"a stage {name}")
@@ -85,12 +100,28 @@ class Config(Section):
     def _check_groups(self):
         G, chosen = self.algorithm.group_size, self.groups
         equal = chosen.allocation == "equal"
+        rows = self.sampling.rows
+        rule = f"it must hold a whole group, of algorithm.group_size, {G}"
+        self.sampling.need("rows", rows is None or rows >= G, rule, "Raise it.")
         rule = f"algorithm.group_size, {G}, is the most that a question gets"
         chosen.need("mean", equal or chosen.mean <= G, rule, "Raise that.")
         weighed = equal or self.algorithm.loss_mean == "per_question"
         rule = "questions with more samples would count more"
         remedy = "Set algorithm.loss_mean to per_question."
         chosen.need("allocation", weighed, rule, remedy)
+        compared = self.algorithm.advantage
+        unbiased = compared.estimator, compared.scale_rewards
+        rule = "its rule holds for gradients that no number of samples biases"
+        remedy = (
+            "Set algorithm.advantage to estimator leave_one_out, scale_rewards none."
+        )
+        holds = equal or unbiased == ("leave_one_out", "none")
+        chosen.need("allocation", holds, rule, remedy)
+        rule = "groups.mixed drops what it would learn from: groups that agree"
+        holds = equal or not chosen.mixed
+        chosen.need("allocation", holds, rule, "Choose one of the two.")
+        rule = f"a group of {G} sample is never mixed"
+        chosen.need("mixed", G > 1 or not chosen.mixed, rule, "Raise its size.")
         rule = f"it must be at most sampling.max_new, {self.sampling.max_new}"
         fits = self.rewards.overlong <= self.sampling.max_new
         self.rewards.need("overlong", fits, rule, "Shorten it.")

@@ -92,14 +92,21 @@ class Screen:
                 f"({row['advantage']:+.2f}; right: {escape(str(row['answer']))})"
             )
 
-    def end(self, rows: Sequence[dict[str, Any]], figure: Any, folder: pathlib.Path):
+    def end(
+        self,
+        rows: Sequence[dict[str, Any]],
+        figure: pathlib.Path,
+        folder: pathlib.Path | None,  # that `evaluate` can read
+    ):
         examined = [row for row in rows if "eval/accuracy" in row]
         self.close()
         for row in (examined[:1] + examined[-1:]) if len(examined) > 1 else examined:
             low, high = row["eval/accuracy_low"], row["eval/accuracy_high"]
             share = f"{row['eval/accuracy']:.1%} (95%: {low:.1%} to {high:.1%})"
             self.tell(f"step {row['step']}: {share} of held-out questions right")
-        self.tell(f"figure: {figure}\nnext: python -m grpo_jax evaluate {folder} --k 8")
+        self.tell(f"figure: {figure}")
+        if folder is not None:
+            self.tell(f"next: python -m grpo_jax evaluate {folder} --k 8")
 
     def close(self):
         if self.progress is not None:

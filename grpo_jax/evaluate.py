@@ -1,7 +1,7 @@
 """How good a policy is on questions that it was not trained on."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,9 @@ class Examiner:
             warm = dataclasses.replace(sampling, temperature=chosen.temperature)
             self.warm = stage.asker(run, warm, chosen.samples)
 
-    def examine(self, params: transformer.Params) -> Examined:
+    def examine(
+        self, params: transformer.Params, meanwhile: Callable[[], None] = lambda: None
+    ) -> Examined:
         """By the parameters of stage.published."""
         process, processes = crossing.place()
         own = range(process, len(self.problems), processes)
@@ -46,7 +48,9 @@ class Examiner:
         blank = np.zeros((each, 4 + 2 * len(self.ks)))
         for start in range(0, len(own), self.settings.batch_size):
             numbers = own[start : start + self.settings.batch_size]
-            blank[start : start + len(numbers)], _ = self.batch(params, numbers)
+            blank[start : start + len(numbers)], _ = self.batch(
+                params, numbers, meanwhile
+            )
         found = crossing.gathered(blank).reshape(processes, each, -1)
         found = found.swapaxes(0, 1).reshape(each * processes, -1)
         return examined(found[: len(self.problems)])
@@ -56,14 +60,17 @@ class Examiner:
         return ks(self.settings.samples)
 
     def batch(
-        self, params: transformer.Params, numbers: Sequence[int]
+        self,
+        params: transformer.Params,
+        numbers: Sequence[int],
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> tuple[Float[np.ndarray, "N R"], list[str]]:
         """Of some questions a row each, as `names` has it; and the likeliest answers.
 
         A row does not depend on the others.
         """
         task = self.run.task
-        asked = self._ask(self.greedy, params, numbers)
+        asked = self._ask(self.greedy, params, numbers, meanwhile)
         rows, texts = [], [text for (text,) in asked.texts]
         for problem, group, text in zip(
             asked.problems, asked.groups, texts, strict=True
@@ -74,17 +81,20 @@ class Examiner:
         found = np.array(rows, float)
         if not self.ks:
             return found, texts
-        drawn = self._ask(self.warm, params, numbers)
+        drawn = self._ask(self.warm, params, numbers, meanwhile)
         more = [
             self._of_samples(problem, texts)
             for problem, texts in zip(drawn.problems, drawn.texts, strict=True)
         ]
         return np.concatenate([found, more], -1, dtype=float), texts
 
-    def _ask(self, asker: Asker, params, numbers: Sequence[int]) -> asking.Asked:
+    def _ask(
+        self, asker: Asker, params, numbers: Sequence[int], meanwhile
+    ) -> asking.Asked:
         problems = [self.problems[i] for i in numbers]
         key = self.run.key(prng.Stream.EVALUATE, 0)
-        return asking.ask(asker, params, problems, numbers, key)
+        given = params, problems, numbers, key
+        return asking.ask(asker, *given, meanwhile=meanwhile)
 
     def _of_samples(self, problem: Problem, texts: Sequence[str]) -> list[float]:
         task = self.run.task

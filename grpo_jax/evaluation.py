@@ -71,7 +71,7 @@ def main(words: list[str]) -> int:
     result = {
         "model": given.model,
         "checkpoint": chosen.step,
-        "asked": examination.described(chosen),
+        "asked": chosen.described,
         "questions": len(rows),
         "left_out": len(chosen.task.left_out),
         "metrics": evaluate.summary(samples, found),
@@ -102,7 +102,8 @@ def _examination(
     problems = problems[: given.questions]
     if not problems:
         raise Refused(f"{chosen.data.name} holds nothing to ask. Choose another split.")
-    return Examination(name, found, step, chosen, known, problems)
+    made = Examination(name, found, step, chosen, known, problems)
+    return made._replace(described=examination.described(made))
 
 
 def _settings(given: Options, found: runs.Found) -> config.Config:

@@ -40,6 +40,7 @@ class Examination(NamedTuple):
     settings: config.Config
     task: task.Task
     problems: list[Problem]
+    described: dict[str, Any] | None = None  # all that the answers depend on
 
     @property
     def names(self) -> list[str]:
@@ -50,7 +51,7 @@ class Examination(NamedTuple):
 def answered(chosen: Examination, out: pathlib.Path) -> list[dict]:
     """A row for each question, in their order; asks what is missing in the file."""
     path = rows_of(out)
-    done = _begun(path, described(chosen))
+    done = _begun(path, chosen)
     missing = [i for i in range(len(chosen.problems)) if i not in done]
     if missing:
         of_all = f"{len(missing)} of {len(chosen.problems)} questions to ask"
@@ -93,7 +94,7 @@ def _ask(chosen: Examination, missing: Sequence[int]) -> Iterator[dict]:
 
 
 def described(chosen: Examination) -> dict[str, Any]:
-    """All that the answers depend on."""
+    """All that the answers depend on: read once, for a run may go on meanwhile."""
     settings, weights = chosen.settings, None
     if chosen.step is not None:
         path = chosen.found.folder / "digests" / f"{chosen.step}.json"
@@ -107,6 +108,7 @@ def described(chosen: Examination) -> dict[str, Any]:
         "data": dataclasses.asdict(settings.data),
         "sampling": dataclasses.asdict(settings.sampling),
         "numerics": dataclasses.asdict(settings.model.numerics),
+        "batch_size": settings.evaluation.batch_size,  # it may change the last bits
         "samples": settings.evaluation.samples,
         "temperature": settings.evaluation.temperature,
     }
@@ -119,7 +121,7 @@ def _digest(text: str) -> str:
 def place(chosen: Examination) -> pathlib.Path:
     """Another for everything else that is asked."""
     found, data = chosen.found, pathlib.Path(chosen.settings.data.name).stem
-    own = _digest(json.dumps(described(chosen)))[:8]
+    own = _digest(json.dumps(chosen.described))[:8]
     if chosen.step is None:
         stem = pathlib.Path(chosen.name).stem
         return pathlib.Path("runs/evaluations", f"{stem}-{data}-{own}.json")
@@ -130,8 +132,12 @@ def rows_of(out: pathlib.Path) -> pathlib.Path:
     return out.with_suffix(".jsonl")
 
 
-def _begun(path: pathlib.Path, asked: dict[str, Any]) -> dict[int, dict]:
-    """The questions that are done, by their numbers; of nothing else than this."""
+def _begun(path: pathlib.Path, chosen: Examination) -> dict[int, dict]:
+    """The questions that are done, by their numbers; of nothing else than this.
+
+    Of a batch that a kill cut short all are asked again, together as they were.
+    """
+    asked, at_once = chosen.described, chosen.settings.evaluation.batch_size
     out = path.with_suffix(".json")
     if not path.exists():
         if out.exists():
@@ -143,6 +149,8 @@ def _begun(path: pathlib.Path, asked: dict[str, Any]) -> dict[int, dict]:
     if changed:
         listed = "; ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in changed.items())
         raise Refused(f"{path} holds other answers: {listed}. Give another --out.")
+    if len(rows) < len(chosen.problems):
+        rows = rows[: len(rows) - len(rows) % at_once]
     workdir.replace(path, "".join(map(workdir.line, [before, *rows])))
     return {row["number"]: row for row in rows}
 

@@ -10,7 +10,6 @@ reward functions by name. One with a `run(config, workdir)` runs itself; its
 import argparse
 import dataclasses
 import importlib.util
-import json
 import pathlib
 import sys
 from types import ModuleType
@@ -88,15 +87,6 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
         else:
             out[prefix + field.name] = value
     return out
-
-
-def save(settings: config.Config, workdir: pathlib.Path):
-    """The resolved settings as `config.json`, made with the work directory."""
-    if workdir.exists() and not workdir.is_dir():
-        raise Refused(f"--workdir is {workdir}, a file. Give a folder.")
-    workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(dataclasses.asdict(settings), indent=2)
-    (workdir / "config.json").write_text(text + "\n")
 
 
 def _preset(words: list[str]) -> str | None:

@@ -37,10 +37,14 @@ def total(
 
 
 def is_mixed(settings: config.Config, group: Group) -> bool:
-    """Whether rewards differ, so that a comparison has something to say."""
-    reward = total(settings, group.parts)
-    known = reward[np.isfinite(reward)]
-    return len(known) > 0 and bool(known.max() != known.min())
+    """Whether rewards differ that will be compared: what is known of each sample that
+    is learned from."""
+    there = group.answers.length > 0
+    if settings.rewards.truncated == "dropped":
+        there &= group.answers.has_ended
+    there &= ~np.isnan(group.parts).all(-1)
+    reward = total(settings, np.nan_to_num(group.parts[there]))
+    return len(reward) > 0 and bool(reward.max() != reward.min())
 
 
 def penalty(

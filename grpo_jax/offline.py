@@ -70,6 +70,8 @@ def make(
         held = config.Reference(held=settings.reference.held)
     settings = dataclasses.replace(
         settings,
+        stages=plain.stages,
+        **{name: getattr(plain, name) for name in ("sft", "rft", "dpo")},
         algorithm=config.Algorithm(beta=beta),
         groups=plain.groups,
         reference=held,

@@ -8,22 +8,18 @@ again in the same folder, a run goes on from its last whole checkpoint, and what
 writes from there on is what it would have written.
 """
 
-import dataclasses
 import functools
-import importlib.metadata
 import math
 import pathlib
-import platform
-import shutil
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from tensorboardX import SummaryWriter
 
 from grpo_jax import (
-    __version__,
+    beginning,
     checkpoint,
     config,
     crossing,
@@ -47,11 +43,9 @@ from grpo_jax.losses import statistics
 from grpo_jax.models import load, transformer
 from grpo_jax.rewards.calls import Reward
 from grpo_jax.rewards.grading import Grader
-from grpo_jax.section import Refused
 from grpo_jax.stage import Found, State
 
 KINDS = stages.KINDS | {"online": trainer.Online}
-CHECKPOINTS = "checkpoints"
 ACCURACY = evaluate.PREFIX + "accuracy"
 
 
@@ -59,24 +53,6 @@ class Result(NamedTuple):
     folder: pathlib.Path
     model: load.Model  # as it is after the last step
     metrics: dict[str, float]  # of the last evaluation
-
-
-class Leg(NamedTuple):
-    """One stage of the list, and its steps: first + 1, ..., last."""
-
-    number: int
-    name: str
-    first: int
-    last: int
-
-
-def legs(settings: config.Config) -> list[Leg]:
-    found, first = [], 0
-    for number, name in enumerate(settings.stages):
-        chosen = settings.training if name == "online" else getattr(settings, name)
-        found.append(Leg(number, name, first, first + chosen.steps))
-        first += chosen.steps
-    return found
 
 
 def train(
@@ -97,7 +73,8 @@ def train(
         driver = _Driver(settings, folder, rewards or {}, model, screen)
         try:
             if is_first:
-                _settle(settings, folder, fork_from, screen)
+                given = settings, folder, fork_from, driver.fitting, screen.tell
+                beginning.settle(*given, is_given=model is not None)
             return driver.train()
         finally:
             driver.close()
@@ -108,7 +85,7 @@ class _Driver:
 
     def __init__(self, settings, folder, rewards, model, screen):
         self.settings, self.folder, self.screen = settings, folder, screen
-        self.legs, self.given = legs(settings), model
+        self.legs, self.given = beginning.legs(settings), model
         self.mesh = sharding.of_axes(settings.training.mesh)
         self.source = runs.find(settings.model) if model is None else None
         self.found = self.source.base if model is None else model
@@ -125,6 +102,7 @@ class _Driver:
         self.values = programs.forward(statistics.values)
         self.pending: Callable[[], None] | None = None
         self.best, self.examined, self.typical = -1.0, {}, 0.0
+        self.examining, self.gave_up = float("inf"), False  # seconds; the last one?
         self.written = -1  # the step of the last row
         self.kept: checkpoint.Checkpoints | None = None
         self.board: SummaryWriter | None = None
@@ -140,7 +118,9 @@ class _Driver:
 
     def train(self) -> Result:
         keep, tell = self.settings.keep, self.screen.tell
-        self.kept = checkpoint.Checkpoints(self.folder / CHECKPOINTS, keep, tell)
+        self.kept = checkpoint.Checkpoints(
+            self.folder / workdir.CHECKPOINTS, keep, tell
+        )
         leg, step, state = self._resumed()
         if step == self.legs[-1].last:
             self.screen.tell("the run is finished; with more steps it would go on")
@@ -160,24 +140,34 @@ class _Driver:
             params = learner.policy(doing.learner, state.learned)
             state = self._begun(leg, params)
 
-    def _resumed(self) -> tuple[Leg, int, State]:
+    def _resumed(self) -> tuple[beginning.Leg, int, State]:
         """Where the run is."""
         step = self.kept.latest
         if crossing.place()[0] == 0:
             workdir.keep_until(self.metrics, -1 if step is None else step)
         if step is None:
             return self.legs[0], 0, self._begun(self.legs[0], self._params())
-        host = self.kept.host(step)
-        leg, self.best = self.legs[host["leg"]], host["best"]
+        leg, host, like = self.fitting(self.kept, step)
+        self.best = host["best"]
+        state = State(self.kept.load(step, like), host["carried"])
+        if not host["examined"]:
+            self._examine_late(leg, step, state)
+        return leg, step, state
+
+    def fitting(self, kept: checkpoint.Checkpoints, step: int):
+        """Where a checkpoint is in this run, and what it carries; refused if it is of
+        another."""
+        host = kept.host(step)
+        leg = beginning.leg(self.legs, step, host["stage"], host["first"])
         like = learner.abstract(self.stages[leg.number].learner)
-        learned = self.kept.load(step, like)
-        return leg, step, State(learned, host["carried"])
+        kept.need_alike(step, like)
+        return leg, host, like
 
     @property
     def metrics(self) -> pathlib.Path:
         return self.folder / workdir.METRICS
 
-    def _begun(self, leg: Leg, params: transformer.Params) -> State:
+    def _begun(self, leg: beginning.Leg, params: transformer.Params) -> State:
         key = self.run.key(prng.Stream.INIT, leg.number + 1)
         return self.stages[leg.number].begin(params, key)
 
@@ -190,7 +180,7 @@ class _Driver:
         step = runs.step(self.source, "latest", self.screen.tell)
         return runs.read(self.source, dtype, key, self.mesh, step=step).params
 
-    def _through(self, leg: Leg, state: State, step: int) -> State:
+    def _through(self, leg: beginning.Leg, state: State, step: int) -> State:
         """All steps of a stage that are left."""
         doing, last = self.stages[leg.number], time.perf_counter()
         if step == 0:
@@ -214,6 +204,7 @@ class _Driver:
             is_asked = self.stop.is_asked(done)
             if is_asked or self._is_examined(leg, done) or self._is_saved(leg, done):
                 self._flush()
+                is_asked = is_asked or self.gave_up
                 self._save(leg, done, state, is_asked)
                 last = time.perf_counter()
             if is_asked:
@@ -235,7 +226,7 @@ class _Driver:
         if write is not None:
             write()
 
-    def _write(self, leg: Leg, step: int, state: State, found: Found):
+    def _write(self, leg: beginning.Leg, step: int, state: State, found: Found):
         """The row of a step, on disk."""
         row = {"step": step, "stage": leg.name}
         measured = crossing.down(self.values(found.measured)).items()
@@ -244,9 +235,7 @@ class _Driver:
         if "samples/tokens" in row:
             row["perf/tokens_per_second"] = row["samples/tokens"] / row["time/step"]
         if self._is_examined(leg, step):
-            start = time.perf_counter()
-            self.examined = self._examine(leg, state)
-            row |= self.examined | {"time/eval": time.perf_counter() - start}
+            row |= self._examine(leg, state)
         shows = step % self.settings.keep.samples == 0 or step == leg.last
         table = crossing.listed(found.table()) if shows else []
         if crossing.place()[0] == 0:
@@ -262,32 +251,64 @@ class _Driver:
             self.screen.show(row)
             self.screen.answers(table)
 
-    def _is_examined(self, leg: Leg, step: int) -> bool:
+    def _is_examined(self, leg: beginning.Leg, step: int) -> bool:
         every = self.settings.evaluation.every
         is_border = step in (0, leg.last)
         is_due = is_border or (every is not None and step % every == 0)
         return is_due and self.examiner is not None
 
-    def _examine(self, leg: Leg, state: State) -> dict[str, float]:
-        trained = self.stages[leg.number].learner
+    def _examine(self, leg: beginning.Leg, state: State) -> dict[str, float]:
+        """What is found; nothing, if it was given up for lack of time."""
+        trained, start = self.stages[leg.number].learner, time.perf_counter()
         params = stage.published(self.run, self.examiner.greedy, trained, state.learned)
-        return evaluate.summary(self.examiner.ks, self.examiner.examine(params))
 
-    def _is_saved(self, leg: Leg, step: int) -> bool:
+        def glance():
+            self.stop.need_time(self.examining - (time.perf_counter() - start))
+
+        try:
+            found = self.examiner.examine(params, glance)
+        except stopping.GivenUp:
+            self.gave_up = True
+            return {}
+        self.examining, self.gave_up = time.perf_counter() - start, False
+        self.examined = evaluate.summary(self.examiner.ks, found)
+        return self.examined | {"time/eval": self.examining}
+
+    def _examine_late(self, leg: beginning.Leg, step: int, state: State):
+        """A step whose examination was given up gets what its row lacks."""
+        self.gave_up = True  # until it is not
+        found = self._examine(leg, state)
+        if self.gave_up:
+            raise stopping.Stopped(step)
+        if crossing.place()[0] == 0:
+            *before, last = workdir.rows(self.metrics)
+            lines = map(workdir.line, [*before, last | found])
+            workdir.replace(self.metrics, "".join(lines))
+        self._save(leg, step, state, is_asked=True, again=True)
+
+    def _is_saved(self, leg: beginning.Leg, step: int) -> bool:
         return step % self.settings.keep.every == 0 or step == leg.last
 
-    def _save(self, leg: Leg, step: int, state: State, is_asked: bool = False):
+    def _save(
+        self,
+        leg: beginning.Leg,
+        step: int,
+        state: State,
+        is_asked: bool = False,
+        again=False,
+    ):
         """If it is time, or if it is the best so far."""
         accuracy = None
-        if self._is_examined(leg, step):
+        if self._is_examined(leg, step) and not self.gave_up:
             accuracy = self.examined[ACCURACY]
         is_best = accuracy is not None and accuracy > self.best
         self.best = max(self.best, -1.0 if accuracy is None else accuracy)
         if is_asked or is_best or self._is_saved(leg, step):
-            host = {"leg": leg.number, "best": self.best, "carried": state.host}
-            self.kept.save(step, state.learned, host, accuracy)
+            host = {"stage": leg.name, "first": leg.first, "best": self.best}
+            host |= {"carried": state.host, "examined": not self.gave_up}
+            self.kept.save(step, state.learned, host, accuracy, again=again)
 
-    def _save_what_is_there(self, leg: Leg, step: int, state: State):
+    def _save_what_is_there(self, leg: beginning.Leg, step: int, state: State):
         """Of a step that failed: what was before it, if that is still there.
 
         Of several processes one alone may have failed, and all are needed to save.
@@ -307,55 +328,10 @@ class _Driver:
         examined = [row for row in rows if ACCURACY in row]
         if crossing.place()[0] == 0:
             path = self.folder / "figures" / "learning.png"
-            self.screen.end(rows, plots.learning(rows, path), self.folder)
+            figure = plots.learning(rows, path)
+            self.screen.end(rows, figure, None if self.given else self.folder)
         crossing.agreed(0)  # none leaves while the first is still needed
         model = load.Model(
             self.found.spec, params, self.found.tokenizer, self.found.generation
         )
         return Result(self.folder, model, (examined or rows)[-1])
-
-
-def _settle(settings: config.Config, folder: pathlib.Path, fork_from, screen):
-    """Makes the folder that of these settings, or refuses it."""
-    if fork_from is not None and not (folder / workdir.CONFIG).exists():
-        _fork(fork_from, folder, screen)
-    described = {"config": dataclasses.asdict(settings), **_circumstances()}
-    # How long, how often examined, what is kept and where: no update changes by that,
-    # but for its last bits on other devices.
-    on = ("mesh", "parts", "deterministic")
-    may_change = ["evaluation.", "keep.", *(f"training.{name}" for name in on)]
-    if settings.optimizer.schedule == "constant":
-        last = settings.stages[-1]
-        may_change.append(f"{'training' if last == 'online' else last}.steps")
-    changed = workdir.settle(folder, described, may_change)
-    for name, (before, now) in changed.items():
-        screen.tell(f"{name} was {before!r}, and is {now!r} from here on")
-
-
-def _fork(source: pathlib.Path, folder: pathlib.Path, screen: display.Screen):
-    """Begins a run where another one is; that one stays as it is."""
-    at = source / CHECKPOINTS
-    steps = checkpoint.whole(at)
-    if not steps:
-        raise Refused(f"--fork-from is {source}, where no checkpoint is whole.")
-    checkpoint.copy(at, folder / CHECKPOINTS, steps[-1])
-    tables = source / workdir.SAMPLES
-    if tables.is_dir():
-        shutil.copytree(tables, folder / workdir.SAMPLES, dirs_exist_ok=True)
-    rows = workdir.rows(source / workdir.METRICS)
-    kept = [workdir.line(row) for row in rows if row["step"] <= steps[-1]]
-    workdir.replace(folder / workdir.METRICS, "".join(kept))
-    screen.tell(f"{folder} goes on from step {steps[-1]} of {source}")
-
-
-def _circumstances() -> dict[str, Any]:
-    """With what the run was made."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return {
-        "code": workdir.digest(pathlib.Path(__file__).parent),
-        "versions": {"grpo_jax": __version__, **versions},
-        "python": platform.python_version(),
-        "devices": [jax.devices()[0].device_kind, jax.device_count()],
-        "processes": jax.process_count(),
-    }

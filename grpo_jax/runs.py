@@ -60,6 +60,11 @@ def _settings(folder: pathlib.Path) -> config.Config | None:
         return None  # whatever else is there, `load` says it
     if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
         return None
+    if found.get("is_model_given"):
+        raise Refused(
+            f"the run in {folder} began with a model that a program gave it; no name "
+            "says which. Use what that program's train() returned."
+        )
     return config.of(found["config"])
 
 
@@ -71,7 +76,7 @@ def step(found: Found, which: str, tell: Callable[[str], None]) -> int | None:
     which, folder = found.which or which, found.folder
     if found.settings is None:
         return None
-    if not (folder / "checkpoints").is_dir():
+    if not (folder / workdir.CHECKPOINTS).is_dir():
         raise Refused(f"{folder} is a run without checkpoints yet. Wait for its first.")
     with contextlib.closing(_opened(found)) as kept:
         steps = kept.steps()
@@ -118,7 +123,7 @@ def read(
 
 
 def _opened(found: Found) -> checkpoint.Checkpoints:
-    kept, folder = found.settings.keep, found.folder / "checkpoints"
+    kept, folder = found.settings.keep, found.folder / workdir.CHECKPOINTS
     return checkpoint.Checkpoints(folder, kept, lambda text: None, reads=True)
 
 

@@ -5,6 +5,7 @@ more is drawn; advantages and updates follow (see `learner`). All that a method 
 is in its settings.
 """
 
+import math
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -61,6 +62,12 @@ class Online:
                 f"algorithm.advantage.reward_weights is {weights}; the rewards are "
                 f"{', '.join(given)}. Give a weight for each, or none."
             )
+        self._need_equal(chosen.training.batch_size, algorithm.minibatches)
+        if algorithm.advantage.group_by not in ("question", "kind"):
+            raise Refused(
+                f"algorithm.advantage.group_by is {algorithm.advantage.group_by!r}; "
+                "there are 'question' and 'kind', which data sets give."
+            )
         updates = self.steps * algorithm.mu * algorithm.minibatches
         self.run, self.settings = run, chosen
         self.learner = learner.make(run.spec, chosen, updates, run.mesh)
@@ -73,6 +80,11 @@ class Online:
         host = {"beta": self.settings.algorithm.beta, "questions": 0, "seen": {}}
         return State(learner.begin(self.learner, params, key), host)
 
+    def beta(self, host: dict) -> float:
+        """The KL's weight; carried from step to step only where it is controlled."""
+        chosen = self.settings.algorithm
+        return chosen.beta if chosen.kl.target is None else host["beta"]
+
     def prepare(
         self, state: State, folder: pathlib.Path, meanwhile: Callable[[], None]
     ):
@@ -82,6 +94,7 @@ class Online:
         self, state: State, number: int, meanwhile: Callable[[], None]
     ) -> tuple[State, Found]:
         (learned, host), start = state, time.perf_counter()
+        beta = self.beta(host)
         drawn = self.draw(learned, host, number, meanwhile)
         given = drawn.groups
         rollout = sampled.stack(
@@ -97,14 +110,14 @@ class Online:
         middle = time.perf_counter()
         key = self.run.key(prng.Stream.SELECT, number)
         learned, measured, advantage = learner.learn(
-            self.learner, learned, rollout, rewards, key, beta=host["beta"]
+            self.learner, learned, rollout, rewards, key, beta=beta
         )
         learned = learner.follow(self.learner, learned, number + 1 - self.first)
         after = self.after(host, drawn, measured)
         seconds = {"rollout": middle - start, "learn": time.perf_counter() - middle}
         names = self.asker.grader.names
         told = groups.numbers(names, given) | {
-            "beta": host["beta"],
+            "beta": beta,
             "questions": after["questions"],
             "samples/drawn": drawn.samples,
             "samples/faults": drawn.faults,
@@ -145,18 +158,26 @@ class Online:
         kept = [*found, *others][:need]
         rounds = round_ + 1
         spent = rounds, rounds * B, samples, failed
-        return Drawn(kept, self.baseline(params, kept, key), *spent)
+        baseline = self.baseline(params, kept, key, meanwhile)
+        return Drawn(kept, baseline, *spent)
 
     def own(self, count: int) -> slice:
         """Of so many questions, those of this process."""
         process, processes = crossing.place()
-        if count % processes:
-            raise Refused(
-                f"training.batch_size is {count}, which {processes} processes do not "
-                f"share equally. {count + -count % processes} would do."
-            )
         each = count // processes
         return slice(process * each, (process + 1) * each)
+
+    @staticmethod
+    def _need_equal(questions: int, minibatches: int):
+        """Processes share questions, and minibatches those of each process."""
+        processes = crossing.place()[1]
+        parts = processes * minibatches
+        if questions % parts:
+            raise Refused(
+                f"training.batch_size is {questions}, which {processes} processes with "
+                f"{minibatches} minibatches each (algorithm.minibatches) do not share "
+                f"equally. {questions + -questions % parts} would do."
+            )
 
     def ask(self, params, numbers: Sequence[int], budgets, key, meanwhile):
         seed, task = self.settings.seed, self.run.task
@@ -187,14 +208,17 @@ class Online:
         """Where question `number` stands in the data, as JSON names it."""
         return str(self.run.task.row(self.settings.seed, number))
 
-    def baseline(self, params, kept: list[Group], key) -> np.ndarray | None:
+    def baseline(
+        self, params, kept: list[Group], key, meanwhile: Callable
+    ) -> np.ndarray | None:
         """What the likeliest answers are given, where that is compared with."""
         advantage = self.settings.algorithm.advantage
         if advantage.estimator != "given":
             return None
         problems = [group.problem for group in kept]
         numbers = [group.question.number for group in kept]
-        asked = asking.ask(self.greedy, params, problems, numbers, key)
+        given = params, problems, numbers, key
+        asked = asking.ask(self.greedy, *given, meanwhile=meanwhile)
         reward = groups.total(self.settings, asked.graded.parts[:, 0])
         weight = (advantage.reward_weights or (1.0,))[-1]
         less = weight * groups.penalty(self.settings, asked.groups)[:, 0]
@@ -202,7 +226,7 @@ class Online:
 
     def after(self, host: dict, drawn: Drawn, measured: statistics.Statistics) -> dict:
         """What the next step needs to know."""
-        seen, beta, chosen = host["seen"], host["beta"], self.settings
+        seen, beta, chosen = host["seen"], self.beta(host), self.settings
         if chosen.groups.allocation == "neyman":
             number = np.array([group.question.number for group in drawn.groups])
             reward = np.stack([groups.total(chosen, g.parts) for g in drawn.groups])
@@ -213,6 +237,7 @@ class Online:
                 seen[row] = allocation.after(seen.get(row), of_group)
         if chosen.algorithm.kl.target is not None:
             now = float(crossing.down(self.values({"kl": measured["kl"]}))["kl"])
-            beta = kl.next_beta(chosen.algorithm.kl, beta, now, drawn.samples)
+            if math.isfinite(now):  # it is not where nothing was learned from
+                beta = kl.next_beta(chosen.algorithm.kl, beta, now, drawn.samples)
         questions = host["questions"] + drawn.questions
         return {"beta": beta, "questions": questions, "seen": seen}

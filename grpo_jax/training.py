@@ -162,13 +162,15 @@ class Keep(Section):
 
     path: ClassVar[str] = "keep"
     every: int = 50  # steps between checkpoints; the last step has one in any case
-    latest: int = 2  # checkpoints that stay
+    latest: int = 2  # checkpoints that stay, at least 2
     best: int = 1  # more that stay: those with the highest eval/accuracy
     samples: int = 10  # steps between tables of questions, completions and rewards
     notice: float = 25.0  # seconds from SIGTERM to the end: a longer step is given up
 
     def check(self):
-        self.need_positive("every", "latest", "samples", "notice")
+        self.need_positive("every", "samples", "notice")
+        rule = "the last is not whole until it is written; one before it must be there"
+        self.need("latest", self.latest >= 2, rule, "Try 2.")
         rule = "a number of checkpoints is not negative"
         self.need("best", self.best >= 0, rule, "0: only the latest.")
 

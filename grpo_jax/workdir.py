@@ -20,7 +20,8 @@ from typing import Any
 
 from grpo_jax.section import Refused
 
-CONFIG, METRICS, SAMPLES, LOCK = "config.json", "metrics.jsonl", "samples", "lock"
+CONFIG, METRICS, LOCK = "config.json", "metrics.jsonl", "lock"
+SAMPLES, CHECKPOINTS = "samples", "checkpoints"
 
 
 @contextlib.contextmanager

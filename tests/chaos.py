@@ -70,6 +70,8 @@ METHODS = {
         "groups.allocation": "neyman",
         "groups.mean": 3,
         "algorithm.loss_mean": "per_question",
+        "algorithm.advantage.estimator": "leave_one_out",
+        "algorithm.advantage.scale_rewards": "none",
     },
     "kl": {"stages": ONLINE, "algorithm.beta": 0.1, "algorithm.kl.target": 0.01},
     "rft": {"stages": ("sft", "rft")} | TAUGHT,
@@ -90,9 +92,13 @@ def settings(method: str):
     preset = presets.PRESETS[chosen.pop("preset", "grpo")]
     named = BASE | {f"algorithm.{path}": x for path, x in preset.items()} | chosen
     stages = chosen["stages"]
+    read = [*stages, "evaluation", "keep"]
+    if "online" in stages:
+        read += ["training", "algorithm"]
+    else:
+        del named["optimizer.learning_rate"]
     for path, value in SMALL.items():
-        section = path.split(".")[0]
-        if section not in ("sft", "rft", "dpo") or section in stages:
+        if path.split(".")[0] in read:
             named.setdefault(path, value)
     return config.of(config.nested(named))
 
@@ -178,14 +184,18 @@ def die():
 
 
 # Outside --------------------------------------------------------------------------------
+def cached(folder: pathlib.Path) -> dict[str, str]:
+    """Variables for programs that find there what others of them compiled."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
 def start(method: str, folder: pathlib.Path, at: int = 0, delay: float = 0.0):
     """The run's last words, or None if it died as it should."""
     command = [sys.executable, "-m", "tests.chaos", "--child", method, str(folder)]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = {"JAX_PLATFORMS": "cpu"} | os.environ | cached(folder.parent)
     done = subprocess.run(
         [*command, str(at), str(delay)], env=environment, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""Each way of learning, killed twice (see `chaos`, which does it more often)."""
+"""Each way of learning, killed once (see `chaos`, which does it more often)."""
 
 import random
 
@@ -10,4 +10,4 @@ from tests import chaos
 @pytest.mark.slow
 @pytest.mark.parametrize("method", chaos.METHODS)
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(method, tmp_path):
-    assert chaos.torment(method, 2, random.Random(method), tmp_path) >= 1
+    assert chaos.torment(method, 1, random.Random(method), tmp_path) >= 1

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from grpo_jax import config
+from grpo_jax import config, presets
 from grpo_jax.section import Refused
 
 NAN = float("nan")
@@ -281,3 +281,55 @@ def test_every_field_says_what_it_means():
                 assert re.search(rf"\n    {field.name}: [^\n]*( =|\()", text)
                 lines = text[text.index(f"\n    {field.name}: ") :].split("\n")[1:6]
                 assert any("# " in line for line in lines), field.name
+
+
+LEAVE_ONE_OUT = config.Advantage(estimator="leave_one_out", scale_rewards="none")
+NEYMAN = {
+    "groups": config.Groups(allocation="neyman", mean=4),
+    "algorithm": config.Algorithm(
+        group_size=8, loss_mean="per_question", advantage=LEAVE_ONE_OUT
+    ),
+}
+OF_SFT = {"stages": ("sft",)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stages": ("sft", "online", "sft")}, "at least one stage, and each once"),
+        (
+            {"algorithm": config.Algorithm(group_size=8, loss_mean="per_question")},
+            "allocation is 'neyman'; its rule holds .*Set algorithm.advantage",
+        ),
+        (
+            {"groups": config.Groups(allocation="neyman", mean=4, mixed=True)},
+            "allocation is 'neyman'; groups.mixed drops",
+        ),
+        (
+            {
+                "groups": config.Groups(mixed=True),
+                "algorithm": presets.algorithm("remax"),
+            },
+            "mixed is True; a group of 1 sample is never mixed",
+        ),
+        ({"sampling": config.Sampling(rows=7)}, "rows is 7; it must hold a whole"),
+        (
+            OF_SFT | {"training": config.Training(steps=9)},
+            "training.steps is 9; stages are sft",
+        ),
+        (
+            OF_SFT | {"optimizer": config.Optimizer(learning_rate=1e-4)},
+            "optimizer.learning_rate is 0.0001; stages are sft",
+        ),
+        (
+            OF_SFT | {"algorithm": config.Algorithm(mu=2)},
+            "stages are sft, and nothing reads it. Leave algorithm",
+        ),
+        (OF_SFT | {"groups": config.Groups(mixed=True)}, "stages are sft. Leave"),
+    ],
+)
+def test_what_no_stage_could_use_is_refused(changed, message):
+    config.Config(**NEYMAN)
+    given = changed if "stages" in changed else NEYMAN | changed
+    with pytest.raises(Refused, match=message):
+        config.Config(**given)

@@ -72,7 +72,7 @@ class Speaker:
     def __init__(self, table):
         self.table, self.asked, self.before = table, [], lambda: None
 
-    def ask(self, asker, params, problems, numbers, key):
+    def ask(self, asker, params, problems, numbers, key, meanwhile):
         G = asker.sampler.group_size
         if G == 1:
             self.asked.append([p.question for p in problems])
@@ -173,7 +173,7 @@ def test_killed_and_started_again_it_asks_only_what_is_missing(model, run, tmp_p
     rows.write_text("".join(kept[:2]) + kept[2][:30])  # killed while it wrote a row
     model.asked, model.before = [], lambda: None
     assert run(*words)[0] == 0
-    assert model.asked == [["3+4", "1/2"], ["9+0"]]
+    assert model.asked == [["2+2", "3+4"], ["1/2", "9+0"]]  # batches as they were
     for suffix in ("json", "jsonl"):
         whole = (tmp_path / f"whole.{suffix}").read_bytes()
         assert (tmp_path / f"a.{suffix}").read_bytes() == whole

@@ -123,14 +123,6 @@ def test_an_experiments_name_cannot_shadow_another_module(tmp_path):
     assert json.loads("1") == 1
 
 
-def test_saved_settings_are_whole(tmp_path):
-    made = parse("--algorithm.beta", "0.2")
-    experiment.save(made, tmp_path / "run")
-    saved = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert saved["algorithm"]["beta"] == 0.2
-    assert saved["algorithm"]["kl"]["estimator"] == "k3"
-
-
 def test_describe_lists_what_differs_from_the_defaults():
     assert experiment.describe(config.Config()) == "  every setting is at its default"
     text = experiment.describe(config.Config(seed=3))

@@ -66,6 +66,7 @@ def test_the_penalty_is_the_last_reward_and_no_part_of_the_total():
         (((1.0, 0.0), (0.0, 1.0)), False),  # their sums are equal
         (((1.0, 0.0), (0.0, 0.5)), True),
         (((1.0, NAN), (0.0, 1.0)), False),
+        (((1.0, NAN), (0.0, NAN)), True),  # of what applies
     ],
 )
 def test_a_group_is_mixed_where_known_rewards_differ(parts, is_mixed):
@@ -134,3 +135,9 @@ def test_a_table_has_a_row_for_each_sample():
         "tokens": 2,
         "ended": True,
     }
+
+
+def test_a_row_that_is_dropped_makes_no_group_mixed():
+    cut = group(parts=((1.0,), (0.0,)), ended=(True, False))
+    assert groups.is_mixed(settings(), cut)
+    assert not groups.is_mixed(settings(truncated="dropped"), cut)

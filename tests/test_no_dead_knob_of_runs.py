@@ -29,6 +29,8 @@ from tests.models import examples
 
 FILE, SET = {"data.name": "a file.jsonl"}, {"data.name": "gsm8k"}
 FEW = {"algorithm.loss_mean": "per_question", "algorithm.group_size": 12}
+FEW |= {"algorithm.advantage.estimator": "leave_one_out"}
+FEW |= {"algorithm.advantage.scale_rewards": "none"}
 FEW |= {"data.count": 6, "data.held_out": 0.0, "training.steps": 4}
 NEYMAN = FEW | {"groups.allocation": "neyman", "groups.mean": 6}
 SOME = {"sft.steps": 2, "sft.batch_size": 4}
@@ -40,14 +42,14 @@ SOME |= {f"{name}.samples": 4 for name in ("rft", "dpo")}
 
 def alone(name):
     of_stage = {k: x for k, x in SOME.items() if k.startswith(name)}
-    return of_stage | {"stages": (name,)}
+    return of_stage | {"stages": (name, "online")}
 
 
 SFT, RFT, DPO = map(alone, ("sft", "rft", "dpo"))
 OFTEN = {"training.steps": 5, "keep.every": 1, "evaluation.every": 1}
 PROOFS = {  # path → (a value, the settings under which it matters)
     "seed": (1, {}),
-    "stages": (("sft",), SFT | {"stages": ("sft", "online")}),
+    "stages": (("online", "sft"), SFT),
     "training.steps": (3, {}),
     "training.batch_size": (8, {}),
     "training.mesh": ((2, 2, 1), {}),

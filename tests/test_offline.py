@@ -34,7 +34,7 @@ def settings(stage, parts=1, lora=0, **options):
     return config.Config(
         stages=(stage,),
         model=dataclasses.replace(test_learner.EXACT, lora=adapters),
-        optimizer=config.Optimizer(name="sgd", learning_rate=1.0, clip_norm=None),
+        optimizer=config.Optimizer(name="sgd", clip_norm=None),
         training=config.Training(parts=parts),
         **{stage: chosen},
     )
@@ -262,6 +262,7 @@ def test_the_reference_is_the_policy_that_the_stage_began_with(lora, float64):
 def test_a_reference_is_held_where_it_is_told_to_be():
     chosen = dataclasses.replace(
         settings("dpo"),
+        stages=("dpo", "online"),
         algorithm=config.Algorithm(beta=0.1),
         reference=config.Reference(held="host", every=3),
     )
@@ -270,7 +271,7 @@ def test_a_reference_is_held_where_it_is_told_to_be():
         x.sharding.memory_kind for x in jax.tree.leaves(learner.abstract(run).reference)
     }
     assert kinds == {"pinned_host"} and run.settings.reference.every is None
-    demonstrated = dataclasses.replace(chosen, stages=("sft", "dpo"))
+    demonstrated = dataclasses.replace(chosen, stages=("sft", "dpo", "online"))
     run = offline.make(SPEC, demonstrated, "sft")
     assert learner.abstract(run).reference is None
 

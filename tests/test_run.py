@@ -380,3 +380,73 @@ def test_a_folder_has_one_writer(counting, tmp_path):
     with workdir.locked(tmp_path / "run"):  # noqa: SIM117
         with pytest.raises(Refused, match="is being written by process"):
             train(tmp_path / "run")
+
+
+def test_fewer_steps_than_there_are_is_refused(counting, tmp_path):
+    train(tmp_path)
+    with pytest.raises(Refused, match=r"at step 9, of a stage online .* online to 7"):
+        train(tmp_path, steps=3)
+    rows, _ = left(tmp_path)
+    assert [row["step"] for row in rows] == list(range(10))
+    assert train(tmp_path).metrics["step"] == 9
+
+
+def test_a_fork_to_other_stages_is_refused_before_anything_is_written(
+    counting, tmp_path
+):
+    train(tmp_path / "one")
+    chosen = dataclasses.replace(settings(), stages=("online",), sft=config.SFT())
+    with pytest.raises(Refused, match="of a stage online that began after step 4"):
+        run.train(chosen, tmp_path / "two", screen=Told(), fork_from=tmp_path / "one")
+    assert not (tmp_path / "two" / workdir.CONFIG).exists()
+
+
+def test_a_fork_to_other_arrays_is_refused_before_anything_is_written(
+    counting, tmp_path, monkeypatch
+):
+    train(tmp_path / "one")
+    monkeypatch.setattr(
+        run.learner, "abstract", lambda _: learner.State(train_step.State({}, {}))
+    )
+    with pytest.raises(Refused, match="holds 2 arrays that these do not have"):
+        train(tmp_path / "two", fork_from=tmp_path / "one")
+    assert not (tmp_path / "two" / workdir.CONFIG).exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"policy/a": "12', "[]"])
+def test_damaged_digests_are_told_and_the_step_before_is_used(counting, tmp_path, text):
+    train(tmp_path)
+    (tmp_path / "digests" / "9.json").write_text(text)
+    screen = Told()
+    train(tmp_path, screen)
+    assert any("checkpoint 9 is not used" in line for line in screen.lines)
+
+
+def test_a_kill_before_the_digests_leaves_the_checkpoint_before(
+    counting, tmp_path, monkeypatch
+):
+    def die(folder):
+        raise KeyboardInterrupt
+
+    train(tmp_path, steps=3)
+    before = checkpoint.whole(tmp_path / "checkpoints")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_digests", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
+    assert checkpoint.whole(tmp_path / "checkpoints")[-1:] >= before[-1:]
+    with pytest.raises(Refused, match="one before it must be there"):
+        config.Keep(latest=1)
+
+
+def test_a_run_of_a_model_that_was_given_cannot_be_named(counting, tmp_path):
+    from grpo_jax import runs as named
+    from grpo_jax.models.settings import Model
+    from tests import runs
+
+    given = runs.model(settings().model)
+    screen = Told()
+    run.train(settings(), tmp_path, screen=screen, model=given)
+    assert not any(line.startswith("next:") for line in screen.lines)
+    with pytest.raises(Refused, match="a model that a program gave it"):
+        named.find(Model(name=str(tmp_path)))

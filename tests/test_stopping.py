@@ -7,7 +7,7 @@ import types
 import jax
 import pytest
 
-from grpo_jax import config, run, stopping
+from grpo_jax import checkpoint, config, run, stopping
 from tests import runs
 
 SETTINGS = runs.build(config.Config, runs.SMALL | {"training.steps": 4})
@@ -144,6 +144,8 @@ def test_without_the_time_for_it_the_step_before_is_saved(tmp_path, monkeypatch)
 CARRYING = {
     "nothing": {},
     "what was seen": {"groups.allocation": "neyman", "groups.mean": 3}
+    | {"algorithm.advantage.estimator": "leave_one_out"}
+    | {"algorithm.advantage.scale_rewards": "none"}
     | {"algorithm.loss_mean": "per_question", "data.count": 8, "data.held_out": 0.0},
     "beta": {"algorithm.kl.target": 0.1, "groups.mixed": True},
 }
@@ -165,3 +167,42 @@ def test_what_was_stopped_goes_on_as_if_it_had_not_been(carried, tmp_path):
     assert last[0] == last[1]
     assert steps_of(tmp_path / "one")[0] == [0, 1, 2, 3, 4]
     assert runs.rows(tmp_path / "one") == runs.rows(tmp_path / "two")
+
+
+def at_examination(number):
+    """SIGTERM comes while that examination is under way."""
+    count = []
+
+    def says(question, asked, sample):
+        count.append(question)
+        if len(count) == number:
+            signal.raise_signal(signal.SIGTERM)
+        return runs.says(question, asked, sample)
+
+    return says
+
+
+def test_an_examination_is_given_up_and_made_up_for(tmp_path):
+    """Its row lacks it, its checkpoint is there; the next start does it first."""
+    changed = {"training.steps": 4, "evaluation.every": 2, "evaluation.questions": 4}
+    changed |= {"evaluation.batch_size": 2, "keep.notice": 0.001, "keep.every": 100}
+    chosen = runs.build(config.Config, runs.SMALL | changed)
+    # Before the first step 4 are asked, and 16 by each step; then 4 again.
+    assert stopped(tmp_path / "one", at_examination(4 + 2 * 16 + 2), chosen) == 2
+    rows, kept = runs.rows(tmp_path / "one"), steps_of(tmp_path / "one")[1]
+    assert [("eval/accuracy" in row) for row in rows] == [True, False, False]
+    assert kept == [2]
+    for name in ("one", "two"):
+        with runs.stubbed():
+            runs.train(chosen, tmp_path / name)
+    assert runs.rows(tmp_path / "one") == runs.rows(tmp_path / "two")
+    one, two = (
+        checkpoint.Checkpoints(
+            tmp_path / name / "checkpoints", chosen.keep, print, reads=True
+        )
+        for name in ("one", "two")
+    )
+    assert one.steps()[-1] == two.steps()[-1] == 4
+    assert [one.rank(step) for step in one.steps()][-1] == two.rank(4)
+    for x in (one, two):
+        x.close()

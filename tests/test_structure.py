@@ -42,7 +42,7 @@ FLOORS = [
     {"rollout", "optimizers", "sampled"},
     {"models/load", "learner"},
     {"selftest", "bench/ceilings", "plan", "asking", "offline", "checkpoint"},
-    {"bench/losses", "bench/sampling", "bench/hlo", "runs", "groups"},
+    {"bench/losses", "bench/sampling", "bench/hlo", "runs", "groups", "beginning"},
     {"bench/step", "bench/compile", "stage", "model_commands"},
     {"bench/update", "trainer", "stages", "evaluate"},
     {"run", "examination"},

@@ -20,11 +20,18 @@ from grpo_jax import (
     train_step,
     trainer,
 )
+from grpo_jax.losses import statistics
 from grpo_jax.rewards.grading import Grader
 from grpo_jax.section import Refused
 from tests import runs
 
 NOTHING = learner.State(train_step.State({}, ()))
+
+NEYMAN = {
+    "groups__allocation": "neyman",
+    "algorithm__advantage__estimator": "leave_one_out",
+    "algorithm__advantage__scale_rewards": "none",
+}
 
 
 def online(own=(), **changed):
@@ -118,7 +125,7 @@ def test_the_next_step_goes_on_behind_all_that_was_spent():
 
 def test_budgets_add_up_and_follow_what_was_seen():
     few = {"algorithm__loss_mean": "per_question", "algorithm__group_size": 12}
-    few |= {"groups__allocation": "neyman", "groups__mean": 6, "groups__least": 3}
+    few |= NEYMAN | {"groups__mean": 6, "groups__least": 3}
     doing, state = online(data__count=4, data__held_out=0.0, **few)
     host = state.host
     for _ in range(3):
@@ -200,8 +207,7 @@ def step(doing, state, number):
     "changed",
     [
         {"algorithm__kl__target": 0.1, "algorithm__beta": 0.5},
-        {"groups__allocation": "neyman", "groups__mean": 3}
-        | {"algorithm__loss_mean": "per_question"},
+        NEYMAN | {"groups__mean": 3, "algorithm__loss_mean": "per_question"},
         {"groups__mixed": True},
         {},
     ],
@@ -244,10 +250,33 @@ def test_a_table_is_there_when_it_is_asked_for():
 
 def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch):
     doing, _ = online()
+    doing._need_equal(4, 2)
     monkeypatch.setattr(crossing, "place", lambda: (1, 3))
     with pytest.raises(Refused, match=r"is 4, which 3 processes .*\. 6 would do"):
-        doing.own(4)
+        doing._need_equal(4, 1)
+    with pytest.raises(Refused, match=r"is 6, which 3 .* 4 minibatches.* 12 would do"):
+        doing._need_equal(6, 4)
     assert doing.own(6) == slice(2, 4)
+
+
+def test_a_column_that_no_data_has_is_refused_before_anything_runs():
+    with pytest.raises(Refused, match="group_by is 'level'; there are 'question'"):
+        online(algorithm__advantage__group_by="level")
+
+
+def test_a_step_that_taught_nothing_leaves_beta_as_it_is():
+    doing, state = online(algorithm__beta=0.5, algorithm__kl__target=0.1)
+    nothing = {"kl": statistics.Mean(*crossing.up((np.float32(0), np.float32(0))))}
+    found, _ = drawn(doing, state.host)
+    assert doing.after(state.host, found, nothing)["beta"] == 0.5
+
+
+def test_beta_is_the_setting_s_where_nothing_controls_it():
+    """Whatever a run that this one was forked from had."""
+    doing, state = online(algorithm__beta=0.5)
+    host = state.host | {"beta": 0.01}
+    _, found, calls = step(doing, state._replace(host=host), 0)
+    assert calls[1][-1] == found.numbers["beta"] == 0.5
 
 
 def test_rewards_of_steps_are_refused_before_anything_runs():

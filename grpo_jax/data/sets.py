@@ -46,7 +46,12 @@ def _svamp(row: dict) -> Problem:
 
 def _mgsm(row: dict) -> Problem:
     said = row["messages"][0]["content"] if "messages" in row else row["question"]
-    return Problem(said, str(row.get("answer", row.get("answer_number"))))
+    found = row.get("answer_number")
+    return Problem(said, _text(row["answer"] if found is None else found))
+
+
+def _text(answer: Any) -> str | None:
+    return None if answer is None else str(answer)
 
 
 def _cmath(row: dict) -> Problem:
@@ -90,11 +95,10 @@ class Columns(NamedTuple):
     demonstration: str | None = None
 
     def read(self, row: dict) -> Problem:
-        answer = str(row[self.answer])
+        answer = _text(row[self.answer])
         demonstration = row[self.demonstration] if self.demonstration else None
-        return Problem(
-            row[self.question], answers.final(answer) or answer, demonstration
-        )
+        final = answers.final(answer) if answer else None
+        return Problem(row[self.question], final or answer, demonstration)
 
 
 PLAIN = Columns()

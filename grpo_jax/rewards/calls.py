@@ -33,7 +33,8 @@ class Scored(NamedTuple):
 
 
 class Pool:
-    """Threads for calls. One that does not return keeps its thread; another starts."""
+    """Threads for calls. One that takes too long keeps its thread, which ends with it;
+    another starts."""
 
     def __init__(self, rewards: dict[str, Reward], workers: int, seconds: float):
         self.rewards, self.seconds = rewards, seconds
@@ -53,12 +54,14 @@ class Pool:
                     future.set_result(function(*sample))
                 except BaseException as error:
                     future.set_exception(error)
+                if future.is_given_up:
+                    return
 
     def submit(self, sample: Sample) -> list[Future]:
         """Begins to score, and returns at once."""
         futures = [Future() for _ in self.rewards]
         for function, future in zip(self.rewards.values(), futures, strict=True):
-            future.began = None
+            future.began, future.is_given_up = None, False
             self._calls.put((function, sample, future))
         return futures
 
@@ -81,6 +84,7 @@ class Pool:
                 began = future.began  # None: it waits for a thread
                 if began is None or time.monotonic() < began + self.seconds:
                     continue
+                future.is_given_up = True
                 self._start()  # in place of the thread that is lost
                 return None, f"took longer than {self.seconds:g} s"
             if error is not None:

@@ -110,3 +110,14 @@ def test_a_row_without_an_answer_is_left_out_and_named(tmp_path):
     found = sets.read(str(path), "train")
     assert [x.answer for x in found.all] == ["1", "2"]
     assert found.left_out == [f"{path}, line 2"]
+
+
+def test_no_answer_is_none_and_not_the_word(tmp_path, monkeypatch):
+    rows = [{"question": "a", "answer": None}, {"question": "b", "answer": 0}]
+    found = sets.read(str(written(tmp_path / "some.jsonl", rows)), "train")
+    assert [(p.question, p.answer) for p in found.all] == [("b", "0")]
+    assert [where.split(", ")[1] for where in found.left_out] == ["line 1"]
+    monkeypatch.setenv(sets.FOLDER, str(tmp_path))
+    of_hub = {"question": "q", "answer": None, "answer_number": 18}
+    written(tmp_path / "mgsm" / "mgsm_en.jsonl", [of_hub])
+    assert sets.read("mgsm", "test").all[0].answer == "18"

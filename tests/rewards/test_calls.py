@@ -71,3 +71,13 @@ def test_too_many_failures_stop_the_run():
     with pytest.raises(Refused, match=r"4 of 6 rewards failed; .* The first: it hung"):
         calls.need_few(4, 6, "it hung", 0.5)
     calls.need_few(3, 6, "it hung", 0.5)
+
+
+def test_a_slow_call_leaves_no_thread_behind():
+    """Its thread ends with it: another was begun in its place."""
+    before = threading.active_count()
+    slow = lambda q, c, a: time.sleep(0.3) or 1.0  # noqa: E731
+    found = scored(slow, workers=2, seconds=0.1)
+    assert len(found.faults) == 6
+    time.sleep(0.5)
+    assert threading.active_count() <= before + 2

@@ -1,0 +1,106 @@
+"""Where a run begins: its stages, and a folder that is new, its own, or forked."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from grpo_jax import __version__, checkpoint, config, workdir
+from grpo_jax.section import Refused
+
+Tell = Callable[[str], None]
+
+
+class Leg(NamedTuple):
+    """One stage of the list, and its steps: first + 1, ..., last."""
+
+    number: int
+    name: str
+    first: int
+    last: int
+
+
+def legs(settings: config.Config) -> list[Leg]:
+    found, first = [], 0
+    for number, name in enumerate(settings.stages):
+        chosen = settings.training if name == "online" else getattr(settings, name)
+        found.append(Leg(number, name, first, first + chosen.steps))
+        first += chosen.steps
+    return found
+
+
+def leg(known: Sequence[Leg], step: int, name: str, first: int) -> Leg:
+    """Where a checkpoint is that was saved in a stage of that name and beginning."""
+    for one in known:
+        if (one.name, one.first) == (name, first) and first <= step <= one.last:
+            return one
+    listed = ", ".join(f"{x.name} to {x.last}" for x in known)
+    raise Refused(
+        f"the run is at step {step}, of a stage {name} that began after step {first}; "
+        f"these settings have {listed}. Give them the same stages up to there, and no "
+        "fewer steps, or begin anew in another folder."
+    )
+
+
+def settle(
+    settings: config.Config,
+    folder: pathlib.Path,
+    fork_from: pathlib.Path | None,
+    fits: Callable[[checkpoint.Checkpoints, int], Any],  # refuses what does not
+    tell: Tell,
+    *,
+    is_given: bool = False,  # the model: no name says which it is
+):
+    """Makes the folder that of these settings, or refuses it."""
+    if fork_from is not None and not (folder / workdir.CONFIG).exists():
+        _fork(settings, folder, fork_from, fits, tell)
+    described = {"config": dataclasses.asdict(settings), **_circumstances()}
+    described["is_model_given"] = is_given
+    # How long, how often examined, what is kept and where: no update changes by that,
+    # but for its last bits on other devices.
+    on = ("mesh", "parts", "deterministic")
+    may_change = ["evaluation.", "keep.", *(f"training.{name}" for name in on)]
+    if settings.optimizer.schedule == "constant":
+        last = settings.stages[-1]
+        may_change.append(f"{'training' if last == 'online' else last}.steps")
+    changed = workdir.settle(folder, described, may_change)
+    for name, (before, now) in changed.items():
+        tell(f"{name} was {before!r}, and is {now!r} from here on")
+
+
+def _fork(settings, folder, source, fits, tell: Tell):
+    """Begins a run where another one is; that one stays as it is."""
+    at = source / workdir.CHECKPOINTS
+    steps = checkpoint.whole(at)
+    if not steps:
+        raise Refused(f"--fork-from is {source}, where no checkpoint is whole.")
+    theirs = checkpoint.Checkpoints(at, settings.keep, tell, reads=True)
+    with contextlib.closing(theirs):
+        fits(theirs, steps[-1])
+    checkpoint.copy(at, folder / workdir.CHECKPOINTS, steps[-1])
+    tables = source / workdir.SAMPLES
+    if tables.is_dir():
+        shutil.copytree(tables, folder / workdir.SAMPLES, dirs_exist_ok=True)
+    rows = workdir.rows(source / workdir.METRICS)
+    kept = [workdir.line(row) for row in rows if row["step"] <= steps[-1]]
+    workdir.replace(folder / workdir.METRICS, "".join(kept))
+    tell(f"{folder} goes on from step {steps[-1]} of {source}")
+
+
+def _circumstances() -> dict[str, Any]:
+    """With what the run was made."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    return {
+        "code": workdir.digest(pathlib.Path(__file__).parent),
+        "versions": {"grpo_jax": __version__, **versions},
+        "python": platform.python_version(),
+        "devices": [jax.devices()[0].device_kind, jax.device_count()],
+        "processes": jax.process_count(),
+    }
