@@ -232,6 +232,8 @@ class _Driver:
         measured = crossing.down(self.values(found.measured)).items()
         row |= {name: float(x) for name, x in measured} | found.numbers
         row |= {f"time/{name}": x for name, x in found.seconds.items()}
+        if found.since is not None:
+            row["time/learn"] = time.perf_counter() - found.since
         if "samples/tokens" in row:
             row["perf/tokens_per_second"] = row["samples/tokens"] / row["time/step"]
         if self._is_examined(leg, step):

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import jax
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
@@ -46,6 +47,7 @@ class Found(NamedTuple):
     numbers: dict[str, float]
     seconds: dict[str, float]
     table: Callable[[], list[dict[str, Any]]] = lambda: []  # rows of samples
+    since: float | None = None  # by perf_counter: the devices learn, and were given all
 
 
 class Stage(Protocol):
@@ -90,7 +92,7 @@ def greedily(sampling: config.Sampling) -> config.Sampling:
 def published(
     run: Run, asker: Asker, trained: learner.Learner, state: learner.State
 ) -> transformer.Params:
-    """The copy of the policy that an asker samples with."""
+    """The copy of the policy that an asker samples with; waits until it is there."""
     dtype = run.settings.model.numerics.compute
     copied = programs.publish(learner.policy(trained, state), dtype, run.mesh)
-    return sharding.own(copied, asker.sampler.mesh)
+    return jax.block_until_ready(sharding.own(copied, asker.sampler.mesh))

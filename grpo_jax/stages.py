@@ -63,8 +63,8 @@ class Offline:
         laid = self.lay([self.items[row] for row in rows[process::processes]])
         meanwhile()
         learned, measured = self.learn(self.learner, state.learned, laid)
-        seconds = {"learn": time.perf_counter() - start}
-        return State(learned, {"items": count}), Found(measured, {}, seconds)
+        found = Found(measured, {}, {}, since=start)
+        return State(learned, {"items": count}), found
 
     def lay(self, texts: list[offline.Text]):
         loss_mean = self.chosen.loss_mean

@@ -93,9 +93,12 @@ class Online:
     def step(
         self, state: State, number: int, meanwhile: Callable[[], None]
     ) -> tuple[State, Found]:
-        (learned, host), start = state, time.perf_counter()
+        learned, host = state
         beta = self.beta(host)
-        drawn = self.draw(learned, host, number, meanwhile)
+        params = stage.published(self.run, self.asker, self.learner, learned)
+        meanwhile()
+        start = time.perf_counter()
+        drawn = self.draw(params, host, number, meanwhile)
         given = drawn.groups
         rollout = sampled.stack(
             [group.question for group in given], [group.answers for group in given]
@@ -114,7 +117,7 @@ class Online:
         )
         learned = learner.follow(self.learner, learned, number + 1 - self.first)
         after = self.after(host, drawn, measured)
-        seconds = {"rollout": middle - start, "learn": time.perf_counter() - middle}
+        seconds = {"rollout": middle - start}
         names = self.asker.grader.names
         told = groups.numbers(names, given) | {
             "beta": beta,
@@ -127,14 +130,13 @@ class Online:
         def table():
             return groups.table(names, given, rewards, crossing.own(advantage))
 
-        return State(learned, after), Found(measured, told, seconds, table)
+        return State(learned, after), Found(measured, told, seconds, table, middle)
 
     def draw(
-        self, learned: learner.State, host: dict, number: int, meanwhile: Callable
+        self, params: transformer.Params, host: dict, number: int, meanwhile: Callable
     ) -> Drawn:
         """Groups for one step: so many questions, or more until enough are mixed."""
         chosen, names = self.settings.groups, self.asker.grader.names
-        params = stage.published(self.run, self.asker, self.learner, learned)
         key = self.run.key(prng.Stream.SAMPLE, number)
         B, first = self.settings.training.batch_size, host["questions"]
         own, found, others, faults, samples = self.own(B), [], [], [], 0

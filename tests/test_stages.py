@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import threading
+import time
 
 import jax
 import numpy as np
@@ -287,9 +288,8 @@ def test_batches_follow_the_order_of_the_data(processes, monkeypatch):
             state, found = one.step(
                 stage.State(number, {}), number, lambda: seen.append("written")
             )
-            assert state == (number + 1, {"items": 20}) and found.seconds.keys() == {
-                "learn"
-            }
+            assert state == (number + 1, {"items": 20})
+            assert 0 <= time.perf_counter() - found.since < 60
             assert seen.pop() == "written"
         rows = [problem.row(0, 4 * (number - 100) + i, 20) for i in range(4)]
         texts = [PROBLEMS[row] for row in rows]

@@ -51,7 +51,7 @@ def online(own=(), **changed):
 
 def drawn(doing, host, of_sample=runs.says, **options):
     with runs.stubbed(of_sample, **options) as calls:
-        found = doing.draw(NOTHING, host, 0, lambda: None)
+        found = doing.draw({}, host, 0, lambda: None)
     return found, calls
 
 
