@@ -17,6 +17,7 @@ from grpo_jax.models.spec import Spec
 from grpo_jax.pool import Question, Sampler
 from grpo_jax.sampling.settings import Sampling
 from grpo_jax.section import Refused
+from grpo_jax.text import prompts
 
 # Of a description, what is shown even if it is the default.
 SHAPE = {"family", "vocab", "layers", "width", "ffw", "heads", "kv_heads", "head_size"}
@@ -37,7 +38,8 @@ class Sample(NamedTuple):
     stop: tuple[str, ...] = ()  # texts that end an answer
     seed: int = 0  # every draw follows from it
     chat: bool = False  # write the text as the model's chat template has it ...
-    raw: bool = False  # ... or not; by default, if there is a template
+    # ... or not; by default as a run put its questions, or as a template that is there
+    raw: bool = False
     dtype: DType = "float32"  # of parameters and computation
     self_test: bool = False  # instead: are draws distributed as they should be?
 
@@ -65,7 +67,7 @@ def sample(words: list[str]) -> int:
     step = runs.step(found, "latest", _warn)
     key = prng.step_key(root, prng.Stream.INIT, 0)
     model = runs.read(found, given.dtype, key, step=step)
-    question = _question(model, given.text, given.chat, given.raw)
+    question = _question(found, given.text, given.chat, given.raw)
     params = programs.publish(model.params, given.dtype, spends=True)
     model = model._replace(params=params)
     if given.self_test:
@@ -134,11 +136,14 @@ def _self_test(model: load.Model, question: list[int], numerics) -> int:
     return min(wrong, 1)
 
 
-def _question(model: load.Model, text: str, chat: bool, raw: bool) -> list[int]:
-    if chat or (not raw and model.tokenizer.has_template):
-        text = model.tokenizer.chat([{"role": "user", "content": text}])
-        return model.tokenizer.encode(text)
-    return [*model.tokenizer.start_ids, *model.tokenizer.encode(text)]
+def _question(found: runs.Found, text: str, chat: bool, raw: bool) -> list[int]:
+    tokenizer, instruction = found.base.tokenizer, "none"
+    wrapping = "chat" if chat or (not raw and tokenizer.has_template) else "raw"
+    if found.settings is not None and not (chat or raw):
+        asked = found.settings.data
+        instruction, wrapping = asked.instruction, asked.wrapping
+    how = {"instruction": instruction, "wrapping": wrapping}
+    return prompts.prompt(text, tokenizer, **how)
 
 
 class Models(NamedTuple):

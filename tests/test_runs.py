@@ -189,3 +189,16 @@ def test_a_run_is_sampled_converted_and_described(plain, tmp_path, capsys):
     again = load.load(Model(name=str(tmp_path / "out")), jax.random.key(0))
     expected = jax.tree.map(lambda x: x + np.float32(0.1), params[1])
     assert same(again.params, expected)
+
+
+def test_a_run_is_asked_as_it_was_trained(plain):
+    from grpo_jax import model_commands
+
+    found = runs.find(Model(name=str(plain[0])))
+    data = dataclasses.replace(found.settings.data, wrapping="paper")
+    put = dataclasses.replace(found.settings, data=data)
+    found = found._replace(settings=put)
+    tell = lambda **way: bytes(model_commands._question(found, "2+3=", **way))  # noqa: E731
+    assert tell(chat=False, raw=False) == b"User: 2+3=\n\nAssistant:"
+    assert tell(chat=False, raw=True) == b"2+3="
+    assert tell(chat=True, raw=False) == b"2+3=\n"
