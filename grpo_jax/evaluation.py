@@ -13,7 +13,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import config, evaluate, examination, line, runs, task, workdir
+from grpo_jax import (
+    config,
+    crossing,
+    evaluate,
+    examination,
+    line,
+    processes,
+    runs,
+    task,
+    workdir,
+)
 from grpo_jax.data.settings import FILES, GENERATED, Instruction, Wrapping
 from grpo_jax.examination import Examination
 from grpo_jax.models import settings
@@ -56,6 +66,7 @@ class Options(NamedTuple):
 
 def main(words: list[str]) -> int:
     given = line.parse("evaluate", Options, words)
+    processes.join()
     chosen = _examination(given.model, given.checkpoint, given)
     out, other, theirs = given.out or examination.place(chosen), None, None
     if out.suffix != ".json":
@@ -81,9 +92,11 @@ def main(words: list[str]) -> int:
             theirs = examination.answered(other, examination.place(other))
         result["against"] = given.against
         result["compared"] = _compared(chosen.names, rows, theirs)
-    workdir.replace(out, json.dumps(result, indent=1) + "\n")
-    _show(result, samples)
-    print(f"{out}; what was answered: {examination.rows_of(out)}")
+    if crossing.place()[0] == 0:
+        workdir.replace(out, json.dumps(result, indent=1) + "\n")
+        _show(result, samples)
+        print(f"{out}; what was answered: {examination.rows_of(out)}")
+    crossing.agreed(0)  # none leaves while the first is still needed
     return 0
 
 

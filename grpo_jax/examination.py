@@ -13,8 +13,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from grpo_jax import (
     config,
+    crossing,
     display,
     evaluate,
     prng,
@@ -49,16 +52,21 @@ class Examination(NamedTuple):
 
 
 def answered(chosen: Examination, out: pathlib.Path) -> list[dict]:
-    """A row for each question, in their order; asks what is missing in the file."""
-    path = rows_of(out)
-    done = _begun(path, chosen)
+    """A row for each question, in their order; asks what is missing in the file.
+
+    Processes share the questions; the first writes.
+    """
+    path, is_first = rows_of(out), crossing.place()[0] == 0
+    begun = crossing.listed(_begun(path, chosen) if is_first else [])
+    done = {row["number"]: row for row in begun}
     missing = [i for i in range(len(chosen.problems)) if i not in done]
     if missing:
         of_all = f"{len(missing)} of {len(chosen.problems)} questions to ask"
-        print(f"{chosen.name}: {of_all}", flush=True)
+        _tell(f"{chosen.name}: {of_all}")
         for row in _ask(chosen, missing):
             done[row["number"]] = row
-            workdir.append(path, row)
+            if is_first:
+                workdir.append(path, row)
     return [done[i] for i in range(len(chosen.problems))]
 
 
@@ -76,21 +84,30 @@ def _ask(chosen: Examination, missing: Sequence[int]) -> Iterator[dict]:
     key = run.key(prng.Stream.INIT, 0)
     params = runs.read(chosen.found, dtype, key, mesh, step=chosen.step).params
     params = programs.publish(params, dtype, mesh, spends=True)
+    params = sharding.own(params, examiner.greedy.sampler.mesh)
+    process, processes = crossing.place()
     stop, said = stopping.Stop(float("inf")), time.monotonic()
     with contextlib.closing(stop):
         for first in range(0, len(missing), asking.batch_size):
             numbers = missing[first : first + asking.batch_size]
-            found, texts = examiner.batch(params, numbers)
-            for i, row, text in zip(numbers, found.tolist(), texts, strict=True):
+            own, rows = numbers[process::processes], []
+            found, texts = examiner.batch(params, own) if own else (np.zeros(0), [])
+            for i, row, text in zip(own, found.tolist(), texts, strict=True):
                 asked = {"number": i, "question": problems[i].question}
                 asked |= {"answer": problems[i].answer, "completion": text}
-                yield asked | dict(zip(chosen.names, row, strict=True))
+                rows.append(asked | dict(zip(chosen.names, row, strict=True)))
+            yield from sorted(crossing.listed(rows), key=lambda row: row["number"])
             count = first + len(numbers)
             if time.monotonic() > said + display.EVERY:
                 said = time.monotonic()
-                print(f"{count} of {len(missing)} asked", flush=True)
+                _tell(f"{count} of {len(missing)} asked")
             if count < len(missing) and stop.is_asked(count):
                 raise stopping.Stopped(count, "question")
+
+
+def _tell(text: str):
+    if crossing.place()[0] == 0:
+        print(text, flush=True)
 
 
 def described(chosen: Examination) -> dict[str, Any]:
@@ -132,8 +149,8 @@ def rows_of(out: pathlib.Path) -> pathlib.Path:
     return out.with_suffix(".jsonl")
 
 
-def _begun(path: pathlib.Path, chosen: Examination) -> dict[int, dict]:
-    """The questions that are done, by their numbers; of nothing else than this.
+def _begun(path: pathlib.Path, chosen: Examination) -> list[dict]:
+    """The rows of questions that are done; of nothing else than this.
 
     Of a batch that a kill cut short all are asked again, together as they were.
     """
@@ -143,7 +160,7 @@ def _begun(path: pathlib.Path, chosen: Examination) -> dict[int, dict]:
         if out.exists():
             raise Refused(f"{out} is there, and no {path}. Give another --out.")
         workdir.replace(path, workdir.line(asked))
-        return {}
+        return []
     before, rows = read(out)
     changed = workdir.differing(before, asked)
     if changed:
@@ -152,7 +169,7 @@ def _begun(path: pathlib.Path, chosen: Examination) -> dict[int, dict]:
     if len(rows) < len(chosen.problems):
         rows = rows[: len(rows) - len(rows) % at_once]
     workdir.replace(path, "".join(map(workdir.line, [before, *rows])))
-    return {row["number"]: row for row in rows}
+    return rows
 
 
 def read(out: pathlib.Path) -> tuple[dict[str, Any], list[dict]]:

@@ -3,6 +3,7 @@
 Each process is a program of its own, as in a real job.
 """
 
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ import pytest
 
 from grpo_jax import checkpoint, cli, config, processes, sharding, workdir
 from grpo_jax import runs as runs_
+from grpo_jax.examination import rows_of
 from grpo_jax.models.settings import Model
 from grpo_jax.section import Refused
 from tests import chaos, runs
@@ -47,14 +49,19 @@ FEWER = {
 
 
 def start(folder, of=1, **more):
-    """So many processes, with four devices together."""
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        address = f"localhost:{s.getsockname()[1]}"
+    """A run of so many processes."""
     options = FEWER | {"training.steps": 6} | more
     words = [word for k, x in options.items() for word in (f"--{k}", *str(x).split())]
     words = ["train", "experiments/quickstart.py", "--workdir", str(folder), *words]
-    environment = os.environ | chaos.cached(folder.parent.parent)
+    return program(words, of, folder.parent.parent)
+
+
+def program(words, of, cache):
+    """A command in so many processes, with four devices together."""
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        address = f"localhost:{s.getsockname()[1]}"
+    environment = os.environ | chaos.cached(cache)
     environment |= {"JAX_NUM_CPU_DEVICES": str(4 // of)}
     started = []
     for i in range(of):
@@ -145,6 +152,19 @@ def test_a_run_goes_on_with_another_number_of_processes(before, after, whole, tm
     ours, theirs = parameters(folder), parameters(whole)
     for x, y in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(x, y, 1e-3, 1e-5)
+
+
+@pytest.mark.slow
+def test_processes_share_an_examination(whole, tmp_path):
+    """And find the same; of them the first alone writes and speaks."""
+    found = []
+    for of in (1, 2):
+        out = tmp_path / f"{of}.json"
+        words = ["evaluate", str(whole), "--k", "2", "--out", str(out)]
+        said = done(program([*words, "--batch-size", "3"], of, tmp_path))
+        assert "questions of sums" in said[0] and "questions" not in "".join(said[1:])
+        found.append((json.loads(out.read_text()), list(workdir.rows(rows_of(out)))))
+    assert found[0] == found[1] and len(found[0][1]) > 3
 
 
 @pytest.mark.slow
