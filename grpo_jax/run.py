@@ -185,6 +185,8 @@ class _Driver:
         doing, last = self.stages[leg.number], time.perf_counter()
         if step == 0:
             self._write(leg, 0, state, Found({}, {}, {}))
+            if self.gave_up:
+                raise stopping.Stopped(0)
         for number in range(step, leg.last):
             glance = functools.partial(self._glance, last)
             compiled = self.compilations.count
@@ -292,12 +294,7 @@ class _Driver:
         return step % self.settings.keep.every == 0 or step == leg.last
 
     def _save(
-        self,
-        leg: beginning.Leg,
-        step: int,
-        state: State,
-        is_asked: bool = False,
-        again=False,
+        self, leg: beginning.Leg, step: int, state: State, is_asked: bool, again=False
     ):
         """If it is time, or if it is the best so far."""
         accuracy = None

@@ -182,6 +182,14 @@ def at_examination(number):
     return says
 
 
+def test_the_first_examination_is_given_up_and_the_run_begins_anew(tmp_path):
+    assert stopped(tmp_path / "one", at_examination(3)) == 0
+    for name in ("one", "two"):
+        with runs.stubbed():
+            runs.train(SETTINGS, tmp_path / name)
+    assert runs.rows(tmp_path / "one") == runs.rows(tmp_path / "two")
+
+
 def test_an_examination_is_given_up_and_made_up_for(tmp_path):
     """Its row lacks it, its checkpoint is there; the next start does it first."""
     changed = {"training.steps": 4, "evaluation.every": 2, "evaluation.questions": 4}
