@@ -304,7 +304,7 @@ class _Driver:
         self.best = max(self.best, -1.0 if accuracy is None else accuracy)
         if is_asked or is_best or self._is_saved(leg, step):
             host = {"stage": leg.name, "first": leg.first, "best": self.best}
-            host |= {"carried": state.host, "examined": not self.gave_up}
+            host |= {"carried": state.host, "examined": int(not self.gave_up)}
             self.kept.save(step, state.learned, host, accuracy, again=again)
 
     def _save_what_is_there(self, leg: beginning.Leg, step: int, state: State):

@@ -450,3 +450,10 @@ def test_a_run_of_a_model_that_was_given_cannot_be_named(counting, tmp_path):
     assert not any(line.startswith("next:") for line in screen.lines)
     with pytest.raises(Refused, match="a model that a program gave it"):
         named.find(Model(name=str(tmp_path)))
+
+
+def test_going_on_warns_of_nothing(counting, tmp_path, caplog):
+    train(tmp_path, steps=3)
+    caplog.clear()
+    train(tmp_path)
+    assert [one.message for one in caplog.records if one.levelname != "INFO"] == []
