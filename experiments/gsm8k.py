@@ -4,10 +4,10 @@ r"""GRPO on GSM8K with the exact answer as reward.
     python -m grpo_jax evaluate runs/gsm8k --k 8
 
 It trains Qwen2.5-0.5B-Instruct; `--model.name` takes any other, of the hub or a folder.
-Made for one H200 or a v5e-8 (0.5B; 1.5B with `--training.parts 4`), 7B for a v5p-128.
-NOT YET RUN at that size: no such machine was at hand. What was run is a few steps of
-SmolLM2-135M on two CPU cores (see the README). GSM8K comes from the hub, or from the
-folder that the variable GRPO_JAX_DATA names.
+Meant for one H200 or a v5e-8. NOT YET RUN at that size: no such machine was at hand.
+What was run is three steps of SmolLM2-135M on two CPU cores (`--model.name
+smollm2-135m`, 4 questions × 4 samples × 96 tokens): that they run, and no more. GSM8K
+comes from the hub, or from the folder that the variable GRPO_JAX_DATA names.
 """
 
 from grpo_jax import config

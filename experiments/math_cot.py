@@ -10,8 +10,9 @@ What the paper states is set so: 64 samples of a question, KL weight 0.04, learn
 outputs: 16 questions a step. It does not state a temperature; 1 is that of the
 objective. Its reward model is not public: the reward here is the exact answer.
 
-Made for a v5p-128, or eight H200. NOT YET RUN at that size: no such machine was at
-hand. What was run is a few steps of SmolLM2-135M on two CPU cores (see the README).
+Meant for a v5p-128, or eight H200. NOT YET RUN at that size: no such machine was at
+hand. What was run is three steps of SmolLM2-135M on two CPU cores (`--model.name
+smollm2-135m --data.wrapping chat`, 4 questions × 4 samples × 96 tokens).
 """
 
 from grpo_jax import config
