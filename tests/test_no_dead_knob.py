@@ -48,7 +48,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "sampling.min_new": (6, {}),
     "sampling.stop_strings": (("b",), {}),
     "sampling.max_prompt": (40, {}),
-    "sampling.rows": (4, {}),
+    "sampling.rows": (4, {"algorithm.group_size": 4}),
     "sampling.segment": (3, {}),
     "sampling.rungs": (2, {}),
     "sampling.cache": ("bfloat16", {}),
