@@ -148,6 +148,10 @@ def test_a_run_goes_on_with_another_number_of_processes(before, after, whole, tm
         known = {k: x for k, x in theirs.items() if isinstance(x, int | float)}
         found = {k: ours.pop(k) for k in known}
         assert found == pytest.approx(known, rel=1e-3, abs=1e-5)
+        # What was the last step before there were more was examined.
+        more = {k: ours.pop(k) for k in ours.keys() - theirs.keys()}
+        assert all(k.startswith("eval/") for k in more)
+        assert not more or theirs["step"] == 5
         assert ours.items() <= theirs.items()  # names, and what is no number
     ours, theirs = parameters(folder), parameters(whole)
     for x, y in zip(ours, theirs, strict=True):
