@@ -60,8 +60,8 @@ def settle(
     """Makes the folder that of these settings, or refuses it."""
     if fork_from is not None and not (folder / workdir.CONFIG).exists():
         _fork(settings, folder, fork_from, fits, tell)
-    described = {"config": dataclasses.asdict(settings), **_circumstances()}
-    described["is_model_given"] = is_given
+    described = {"config": dataclasses.asdict(settings), "is_model_given": is_given}
+    described |= _circumstances()
     # How long, how often examined, what is kept and where: no update changes by that,
     # but for its last bits on other devices.
     on = ("mesh", "parts", "deterministic")

@@ -76,9 +76,8 @@ class Config(Section):
         reason = f"stages are {', '.join(self.stages)}"
         is_online = "online" in self.stages
         self.need_read("groups", is_online, reason, "a stage online")
-        read = "learning_rate", "steps"
-        for section, name in zip((self.optimizer, self.training), read, strict=True):
-            section.need_read(name, is_online, reason, "a stage online")
+        self.optimizer.need_read("learning_rate", is_online, reason, "a stage online")
+        self.training.need_read("steps", is_online, reason, "a stage online")
         told = self.algorithm.advantage.correct_above
         plain = dataclasses.replace(
             Algorithm(), advantage=Advantage(correct_above=told)
@@ -88,7 +87,6 @@ class Config(Section):
         remedy = "Leave algorithm.* alone, but for advantage.correct_above."
         self.need("algorithm", holds, rule, remedy)
         for name in ("sft", "rft", "dpo"):
-            reason = f"stages are {', '.join(self.stages)}"
             self.need_read(name, name in self.stages, reason, f"a stage {name}")
 
         chosen = self.algorithm.advantage

@@ -280,7 +280,6 @@ class _Driver:
 
     def _examine_late(self, leg: beginning.Leg, step: int, state: State):
         """A step whose examination was given up gets what its row lacks."""
-        self.gave_up = True  # until it is not
         found = self._examine(leg, state)
         if self.gave_up:
             raise stopping.Stopped(step)

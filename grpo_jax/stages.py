@@ -7,7 +7,6 @@ in what the policy ended with only where that is written.
 """
 
 import itertools
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -108,7 +107,7 @@ class OwnAnswers(Offline):
         path = folder / f"{self.name}-{self.first}.jsonl"
         is_first = crossing.place()[0] == 0
         rows = list(workdir.rows(path)) if is_first else []
-        rows = json.loads(crossing.told(json.dumps(rows))[0])
+        rows = crossing.listed(rows)
         count = min(self.chosen.questions, len(self.run.task.train))
         if len(rows) < count:
             if state.host:
@@ -152,8 +151,8 @@ class OwnAnswers(Offline):
                 problems = [run.task.problem(run.settings.seed, i) for i in own]
                 answered = asking.ask(asker, params, problems, own, key)
                 found, faults = groups.of(answered), answered.graded.faults
-            said = crossing.told(json.dumps([list(map(self.row, found)), faults]))
-            by_process, faults = zip(*map(json.loads, said), strict=True)
+            said = crossing.listed([[list(map(self.row, found)), faults]])
+            by_process, faults = zip(*said, strict=True)
             faults = list(itertools.chain(*faults))
             count = len(some) * chosen.samples * len(asker.grader.names)
             most = run.settings.rewards.most_faults

@@ -96,7 +96,6 @@ class Online:
         learned, host = state
         beta = self.beta(host)
         params = stage.published(self.run, self.asker, self.learner, learned)
-        meanwhile()
         start = time.perf_counter()
         drawn = self.draw(params, host, number, meanwhile)
         given = drawn.groups
