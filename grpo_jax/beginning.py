@@ -64,7 +64,7 @@ def settle(
     described |= _circumstances()
     # How long, how often examined, what is kept and where: no update changes by that,
     # but for its last bits on other devices.
-    on = ("mesh", "parts", "deterministic")
+    on = ("mesh", "parts", "packed", "deterministic")
     may_change = ["evaluation.", "keep.", *(f"training.{name}" for name in on)]
     if settings.optimizer.schedule == "constant":
         last = settings.stages[-1]

@@ -77,7 +77,8 @@ class Config(Section):
         is_online = "online" in self.stages
         self.need_read("groups", is_online, reason, "a stage online")
         self.optimizer.need_read("learning_rate", is_online, reason, "a stage online")
-        self.training.need_read("steps", is_online, reason, "a stage online")
+        for name in ("steps", "packed"):
+            self.training.need_read(name, is_online, reason, "a stage online")
         told = self.algorithm.advantage.correct_above
         plain = dataclasses.replace(
             Algorithm(), advantage=Advantage(correct_above=told)

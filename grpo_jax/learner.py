@@ -298,7 +298,9 @@ def _lay_out(run: Learner, rollout: Rollout, rewards: Rewards) -> _Rollout:
     parts, M = run.settings.training.parts, run.settings.algorithm.minibatches
     most = rollout.completion.shape[-1]
     size = most, rollout.question.shape[1]
-    layout = packing.lay(rollout.length, lanes(run.mesh), M, parts, *size)
+    packs = run.settings.training.packed
+    known = lanes(run.mesh), M, parts, *size
+    layout = packing.lay(rollout.length, *known, packs=packs)
     short = slice(None), slice(None), slice(layout.columns)
     is_token = np.arange(layout.columns) < rollout.length[:, :, None]
     everyone = np.ones(rollout.length.shape, bool)

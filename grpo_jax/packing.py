@@ -5,10 +5,12 @@ lane of the mesh. A block is a question's group, or an equal share of it: where 
 are so few that cells would be idle, and computing a question again costs less. In a
 cell the completions of one block are laid one behind another into bins, as wide as the
 longest of the batch, and every cell has as many bins as the fullest needs: so each is
-given some long blocks and some short ones.
+given some long blocks and some short ones. Sizes are rounded up to few, so that lengths
+as they change from step to step meet few programs.
 """
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,17 +53,22 @@ def lay(
     most: int,
     prompt: int,
     width: int = 0,
+    packs: bool = True,
 ) -> Layout:
     """The layout of completions of these lengths, none above `most`, to questions of so
-    many tokens, in bins of at least that width: short rows leave little of it empty.
+    many tokens, in bins of at least that width: short rows leave little of it empty. If
+    it does not pack, every batch has one shape: that of full rows.
 
     Question i belongs to minibatch i mod M, whatever its length. In its order part p
     has every parts-th block of each lane.
     """
     (B, G), M = length.shape, minibatches
     longest, tokens = lanes.agreed(int(length.max()), int(length.sum()))
-    columns = min(shapes.length(longest), most)
-    split = _split(B // M, G, lanes.count * parts, prompt, tokens / B)
+    if not packs:
+        longest, tokens = most, B * G * most
+    columns = shapes.halved(most, longest)
+    typical = 2.0 ** round(math.log2(max(tokens / B, 1)))  # or every batch has its own
+    split = _split(B // M, G, lanes.count * parts, prompt, typical)
     length = _in_blocks(length, M, split, of_samples=True)
     width = max(columns, width)
     bins = [[_bins(lengths, width) for lengths in blocks] for blocks in length]
@@ -85,7 +92,7 @@ def lay(
             stands[m, cell] = at * parts + part
             blocks_ = [(bins[m][i], length[m, i]) for i in cell]
             _fill(place[m, part, lane], blocks_, columns)
-    packs = needed * width < WORTH * each * (G // split) * columns
+    packs &= needed * width < WORTH * each * (G // split) * columns
     layout = columns, split, before, order.reshape(M, -1), stands
     return Layout(*layout, place if packs else None)
 

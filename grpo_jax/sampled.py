@@ -24,12 +24,18 @@ class Rollout(NamedTuple):
     logp: Float[np.ndarray, "B G C"]  # of the distribution that was drawn from
 
 
-def stack(questions: Sequence[Question], groups: Sequence[Answers]) -> Rollout:
-    """The groups as arrays, in the questions' order."""
+def stack(
+    questions: Sequence[Question], groups: Sequence[Answers], most: int | None = None
+) -> Rollout:
+    """The groups as arrays, in the questions' order; no question has more than `most`
+    tokens, in whose halves and quarters widths come then."""
     by_number = {group.number: group for group in groups}
     groups = [by_number[question.number] for question in questions]
     longest = max(len(question.tokens) for question in questions)
-    (width,) = crossing.agreed(shapes.length(longest))
+    (longest,) = crossing.agreed(longest)
+    width = shapes.length(longest)
+    if most is not None:
+        width = shapes.halved(shapes.length(most), longest)
     asked = np.zeros((len(questions), width), np.int32)
     is_asked = np.zeros(asked.shape, bool)
     for i, question in enumerate(questions):

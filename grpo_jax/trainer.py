@@ -100,7 +100,9 @@ class Online:
         drawn = self.draw(params, host, number, meanwhile)
         given = drawn.groups
         rollout = sampled.stack(
-            [group.question for group in given], [group.answers for group in given]
+            [group.question for group in given],
+            [group.answers for group in given],
+            self.settings.sampling.max_prompt,
         )
         rewards = groups.rewards(
             self.settings,

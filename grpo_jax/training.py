@@ -52,6 +52,7 @@ class Training(Section):
     batch_size: int = 8  # B: questions per rollout
     parts: int = 1  # of an update, computed one after another to save memory
     mesh: tuple[int, int, int] | None = None  # data, fsdp, model; None: all are fsdp
+    packed: bool = True  # short completions share a row; False: one shape, full rows
     deterministic: bool = False  # GPUs add in one order, slower; CPUs and TPUs always
 
     def check(self):

@@ -65,6 +65,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "optimizer.clip_norm": (0.1, {}),
     "optimizer.most_skips": (1, {}),
     "training.parts": (3, {}),
+    "training.packed": (False, {}),
     "reference.held": ("host", {}),
     "reference.every": (1, {}),
     "reference.mix": (0.5, {"reference.every": 1}),
@@ -173,7 +174,12 @@ PROOFS = {  # path → (a value, the settings under which it matters)
         {"algorithm.rejection.statistic": "token", "algorithm.rejection.low": 0.1},
     ),
 }
-BY_LEARNING = {"training.parts", A + "minibatches", A + "mu"}  # and these two sections
+BY_LEARNING = {
+    "training.parts",
+    "training.packed",
+    A + "minibatches",
+    A + "mu",
+}  # and these two sections
 
 
 def leaves(cls, prefix=""):
@@ -319,7 +325,7 @@ def on_a_learner(chosen):
     seen, update = [], run.policy.update
 
     def noting(state, known, batch, place, parts):
-        seen.extend([parts, *batch.texts.completion.shape])
+        seen.extend([parts, place is None, *batch.texts.completion.shape])
         return update(state, known, batch, place, parts=parts)
 
     run = run._replace(policy=run.policy._replace(update=noting))

@@ -124,6 +124,24 @@ def test_few_places_are_empty_where_groups_are_large():
     assert layout.place.size < 1.5 * length.sum() < 0.35 * length.size * 128
 
 
+def shapes_of(packs, batches=100):
+    """Of batches of geometric lengths, which double meanwhile."""
+    rng, found = np.random.default_rng(0), set()
+    for i in range(batches):
+        mean = 100 * (1 + i / batches)
+        length = np.minimum(rng.geometric(1 / mean, (8, 16)), 512)
+        given = packing.Lanes(0, 1), 1, 1, 512, 64
+        layout = packing.lay(length, *given, packs=packs)
+        place = None if layout.place is None else layout.place.shape
+        found.add((layout.columns, layout.split, layout.order.shape, place))
+    return found
+
+
+def test_lengths_that_change_meet_few_shapes_and_full_rows_one():
+    assert len(shapes_of(True)) <= 6
+    assert shapes_of(False) == {(512, 1, (1, 8), None)}
+
+
 def test_cells_are_given_as_many_rows_and_nearly_as_many_tokens():
     """The costly first, each to the cell with the least that has a place left."""
     assert packing.share_out([9, 1, 2, 7], 2) == [[0, 1], [3, 2]]

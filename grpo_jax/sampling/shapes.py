@@ -34,6 +34,13 @@ def length(n: int) -> int:
     return few(max(n, 16))
 
 
+def halved(most: int, n: int) -> int:
+    """The least of most, a half of it, a quarter, ... from 16 on, that holds n."""
+    while most > 16 and -(-most // 2) >= max(n, 16):
+        most = -(-most // 2)
+    return most
+
+
 def ladder(
     questions: int, group: int, prompt: int, rungs: int, *, by_group: bool
 ) -> list[Shape]:

@@ -15,6 +15,20 @@ def test_lengths_are_bucketed(n, expected):
     assert shapes.length(n) == expected
 
 
+@pytest.mark.parametrize(
+    ("most", "n", "expected"),
+    [(64, 64, 64), (64, 33, 64), (64, 32, 32), (64, 1, 16), (40, 1, 20), (10, 3, 10)],
+)
+def test_halves_by_hand(most, n, expected):
+    assert shapes.halved(most, n) == expected
+
+
+@hypothesis.given(st.integers(1, 5000), st.data())
+def test_a_half_holds_and_is_at_most_twice_as_long(most, data):
+    n = data.draw(st.integers(1, most))
+    assert n <= shapes.halved(most, n) <= max(2 * n, 31)
+
+
 def test_few_shapes_serve_many_numbers_of_questions():
     assert [shapes.few(n) for n in (1, 2, 3, 4, 5, 7, 9, 13)] == [
         1,
