@@ -55,23 +55,32 @@ def settle(
     fits: Callable[[checkpoint.Checkpoints, int], Any],  # refuses what does not
     tell: Tell,
     *,
+    problems: str = "",  # a digest of what is asked
     is_given: bool = False,  # the model: no name says which it is
 ):
     """Makes the folder that of these settings, or refuses it."""
-    if fork_from is not None and not (folder / workdir.CONFIG).exists():
+    begun, source = workdir.begun(folder), fork_from and str(fork_from)
+    if begun is None and fork_from is not None:
         _fork(settings, folder, fork_from, fits, tell)
+    if begun is not None and fork_from is None:
+        source = begun.get("forked_from")
     described = {"config": dataclasses.asdict(settings), "is_model_given": is_given}
-    described |= _circumstances()
+    described |= {"problems": problems, "forked_from": source}
+    circumstances = _circumstances()
+    described |= circumstances
     # How long, how often examined, what is kept and where: no update changes by that,
     # but for its last bits on other devices.
     on = ("mesh", "parts", "packed", "deterministic")
     may_change = ["evaluation.", "keep.", *(f"training.{name}" for name in on)]
+    may_change += circumstances
     if settings.optimizer.schedule == "constant":
         last = settings.stages[-1]
         may_change.append(f"{'training' if last == 'online' else last}.steps")
     changed = workdir.settle(folder, described, may_change)
     for name, (before, now) in changed.items():
         tell(f"{name} was {before!r}, and is {now!r} from here on")
+    if any(name.startswith(tuple(circumstances)) for name in changed):
+        tell("so what it finds may differ, in last bits at least")
 
 
 def _fork(settings, folder, source, fits, tell: Tell):
@@ -96,6 +105,7 @@ def _fork(settings, folder, source, fits, tell: Tell):
 def _circumstances() -> dict[str, Any]:
     """With what the run was made."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    names += ("transformers", "tokenizers", "datasets")
     versions = {name: importlib.metadata.version(name) for name in names}
     return {
         "code": workdir.digest(pathlib.Path(__file__).parent),

@@ -10,6 +10,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -57,6 +58,7 @@ class Checkpoints:
         )
         self.pool = ThreadPoolExecutor(1)
         self.saving: Future | None = None
+        self.seconds = 0.0  # that the last one took, from its beginning to its digests
 
     def save(
         self,
@@ -69,11 +71,12 @@ class Checkpoints:
     ):
         """Begins to; the state may be used up as soon as this returns."""
         self.wait()
+        began = time.monotonic()
         items = _items(state) | {HOST: host}
         metrics = {METRIC: -1.0 if accuracy is None else accuracy}
         given = {"metrics": metrics, "overwrite": again}
         saving = self.orbax.save_checkpointables_async(step, items, **given)
-        self.saving = self.pool.submit(self._complete, step, saving)
+        self.saving = self.pool.submit(self._complete, step, saving, began)
 
     def wait(self):
         """Until what was begun is complete."""
@@ -81,7 +84,7 @@ class Checkpoints:
             saving, self.saving = self.saving, None
             saving.result()
 
-    def _complete(self, step: int, saving: Any):
+    def _complete(self, step: int, saving: Any, began: float):
         """Writes the digests of what Orbax wrote; those of steps that are gone go."""
         saving.result()
         if crossing.place()[0] == 0:
@@ -91,6 +94,7 @@ class Checkpoints:
             for old in _digest(self.folder, step).parent.glob("*.json"):
                 if old.stem not in steps:
                     old.unlink()
+        self.seconds = time.monotonic() - began
 
     def close(self):
         self.pool.shutdown()

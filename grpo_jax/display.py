@@ -100,7 +100,9 @@ class Screen:
     ):
         examined = [row for row in rows if "eval/accuracy" in row]
         self.close()
-        for row in (examined[:1] + examined[-1:]) if len(examined) > 1 else examined:
+        ends = {row["stage"]: row["step"] for row in examined}
+        shown = [*(row["step"] for row in examined[:1]), *ends.values()]
+        for row in (row for row in examined if row["step"] in shown):
             low, high = row["eval/accuracy_low"], row["eval/accuracy_high"]
             share = f"{row['eval/accuracy']:.1%} (95%: {low:.1%} to {high:.1%})"
             self.tell(f"step {row['step']}: {share} of held-out questions right")
@@ -116,5 +118,9 @@ class Screen:
 
 def _short(text: str) -> str:
     """The end of it, on one line, without what would steer a terminal."""
-    plain = "".join(x if x.isprintable() else " " for x in text)
-    return " ".join(plain.split())[-60:]
+    return " ".join(plain(text).split())[-60:]
+
+
+def plain(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(x if x.isprintable() or x in "\n\t" else " " for x in text)

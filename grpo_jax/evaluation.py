@@ -24,7 +24,7 @@ from grpo_jax import (
     task,
     workdir,
 )
-from grpo_jax.data.settings import FILES, GENERATED, Instruction, Wrapping
+from grpo_jax.data.settings import FILES, GENERATED, KNOWN, Instruction, Wrapping
 from grpo_jax.examination import Examination
 from grpo_jax.models import settings
 from grpo_jax.section import Refused
@@ -45,6 +45,8 @@ class Options(NamedTuple):
     # or a hub id; None: what the run was made for
     data: str | None = None
     split: str | None = None  # None: test; of the run's own data, what it held out
+    question: str | None = None  # columns of a file, or of a set of the hub ...
+    answer: str | None = None  # ... what is right
     k: int = 0  # answers drawn to each question besides the likeliest
     temperature: float = 0.7  # of those
     questions: int | None = None  # the first so many; None: all
@@ -62,6 +64,7 @@ class Options(NamedTuple):
     batch_size: int = 64  # questions at once
     dtype: Literal["float32", "bfloat16"] | None = None  # of computation
     mesh: tuple[int, int, int] | None = None  # data, fsdp, model; None: all are fsdp
+    quiet: bool = False  # say nothing but warnings and the result
 
 
 def main(words: list[str]) -> int:
@@ -76,7 +79,7 @@ def main(words: list[str]) -> int:
             _, theirs = examination.read(pathlib.Path(given.against))
         else:
             other = _examination(given.against, "best", given, chosen.settings)
-    rows = examination.answered(chosen, out)
+    rows = examination.answered(chosen, out, given.quiet)
     found = evaluate.examined(_numbers(chosen.names, rows))
     samples = evaluate.ks(given.k)
     result = {
@@ -89,7 +92,7 @@ def main(words: list[str]) -> int:
     }
     if given.against is not None:
         if other is not None:
-            theirs = examination.answered(other, examination.place(other))
+            theirs = examination.answered(other, examination.place(other), given.quiet)
         result["against"] = given.against
         result["compared"] = _compared(chosen.names, rows, theirs)
     if crossing.place()[0] == 0:
@@ -149,6 +152,17 @@ def _settings(given: Options, found: runs.Found) -> config.Config:
 def _data(given: Options, own: config.Data | None, text: Tokenizer) -> config.Data:
     if given.data is None and own is None:
         raise Refused(f"{given.model} is no run, which has data. Give --data.")
+    chosen, name = _asked(given, own, text), given.data or own.name
+    columns = {k: x for k in COLUMNS if (x := getattr(given, k)) is not None}
+    if columns and name in GENERATED | KNOWN:
+        raise Refused(
+            f"--{next(iter(columns))} names a column, and those of {name} are known. "
+            "Leave it out."
+        )
+    return dataclasses.replace(chosen, **columns)
+
+
+def _asked(given: Options, own: config.Data | None, text: Tokenizer) -> config.Data:
     name = given.data or own.name
     prompts = {k: getattr(own or _usual(name, text), k) for k in PROMPTS}
     prompts |= {k: x for k in PROMPTS if (x := getattr(given, k)) is not None}
@@ -165,6 +179,7 @@ def _data(given: Options, own: config.Data | None, text: Tokenizer) -> config.Da
 
 
 PROMPTS = "instruction", "wrapping", "shots"
+COLUMNS = "question", "answer"
 
 
 def _usual(name: str, text: Tokenizer) -> config.Data:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,26 +51,29 @@ class Examination(NamedTuple):
         return evaluate.names(evaluate.ks(self.settings.evaluation.samples))
 
 
-def answered(chosen: Examination, out: pathlib.Path) -> list[dict]:
+def answered(
+    chosen: Examination, out: pathlib.Path, is_quiet: bool = False
+) -> list[dict]:
     """A row for each question, in their order; asks what is missing in the file.
 
-    Processes share the questions; the first writes.
+    Processes share the questions; the first writes, and says how far it is.
     """
     path, is_first = rows_of(out), crossing.place()[0] == 0
+    tell = print if is_first and not is_quiet else lambda *said, flush: None
     begun = crossing.listed(_begun(path, chosen) if is_first else [])
     done = {row["number"]: row for row in begun}
     missing = [i for i in range(len(chosen.problems)) if i not in done]
     if missing:
         of_all = f"{len(missing)} of {len(chosen.problems)} questions to ask"
-        _tell(f"{chosen.name}: {of_all}")
-        for row in _ask(chosen, missing):
+        tell(f"{chosen.name}: {of_all}", flush=True)
+        for row in _ask(chosen, missing, tell):
             done[row["number"]] = row
             if is_first:
                 workdir.append(path, row)
     return [done[i] for i in range(len(chosen.problems))]
 
 
-def _ask(chosen: Examination, missing: Sequence[int]) -> Iterator[dict]:
+def _ask(chosen: Examination, missing: Sequence[int], tell: Callable) -> Iterator[dict]:
     """The rows of questions, as soon as their batch is answered."""
     settings, known, problems = chosen.settings, chosen.task, chosen.problems
     mesh = sharding.of_axes(settings.training.mesh)
@@ -100,14 +103,9 @@ def _ask(chosen: Examination, missing: Sequence[int]) -> Iterator[dict]:
             count = first + len(numbers)
             if time.monotonic() > said + display.EVERY:
                 said = time.monotonic()
-                _tell(f"{count} of {len(missing)} asked")
+                tell(f"{count} of {len(missing)} asked", flush=True)
             if count < len(missing) and stop.is_asked(count):
                 raise stopping.Stopped(count, "question")
-
-
-def _tell(text: str):
-    if crossing.place()[0] == 0:
-        print(text, flush=True)
 
 
 def described(chosen: Examination) -> dict[str, Any]:
@@ -159,7 +157,7 @@ def _begun(path: pathlib.Path, chosen: Examination) -> list[dict]:
     if not path.exists():
         if out.exists():
             raise Refused(f"{out} is there, and no {path}. Give another --out.")
-        workdir.replace(path, workdir.line(asked))
+        _write(path, workdir.line(asked))
         return []
     before, rows = read(out)
     changed = workdir.differing(before, asked)
@@ -168,8 +166,17 @@ def _begun(path: pathlib.Path, chosen: Examination) -> list[dict]:
         raise Refused(f"{path} holds other answers: {listed}. Give another --out.")
     if len(rows) < len(chosen.problems):
         rows = rows[: len(rows) - len(rows) % at_once]
-    workdir.replace(path, "".join(map(workdir.line, [before, *rows])))
+    _write(path, "".join(map(workdir.line, [before, *rows])))
     return rows
+
+
+def _write(path: pathlib.Path, text: str):
+    try:
+        workdir.replace(path, text)
+    except OSError as error:
+        raise Refused(
+            f"{path} cannot be written ({error}). Give another --out."
+        ) from error
 
 
 def read(out: pathlib.Path) -> tuple[dict[str, Any], list[dict]]:

@@ -11,7 +11,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import experiment, line, prng, programs, rollout, runs, selftest
+from grpo_jax import (
+    display,
+    experiment,
+    line,
+    prng,
+    programs,
+    rollout,
+    runs,
+    selftest,
+)
 from grpo_jax.models import hf, load, memory, settings, sizes
 from grpo_jax.models.spec import Spec
 from grpo_jax.pool import Question, Sampler
@@ -98,7 +107,7 @@ def _show(model: load.Model, sampler: Sampler, questions: list[Question], key):
     table = Table("answer", "tokens", "text")
     for number, n in enumerate(answers.length):
         text = decode(answers.tokens[number, :n].tolist())
-        table.add_row(str(number), str(n), text)
+        table.add_row(str(number), str(n), display.plain(text))
     Console(highlight=False, markup=False).print(table)
 
 
@@ -117,7 +126,7 @@ class _Stream:
         self._write("\n")
 
     def _write(self, end: str):
-        print(self.text[self.written :], end=end, flush=True)
+        print(display.plain(self.text[self.written :]), end=end, flush=True)
         self.written = len(self.text)
 
 

@@ -6,6 +6,7 @@ their choices. A model's description and its numerics are static.
 """
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from grpo_jax import prepare, scoring, sharding, train_step, tree
+from grpo_jax import line, prepare, scoring, sharding, train_step, tree
 from grpo_jax.losses import statistics
 from grpo_jax.models import lora as _lora
 from grpo_jax.models import transformer
@@ -34,6 +35,13 @@ put_layer = jax.jit(
 draws = jax.jit(_draw.repeatedly, static_argnames="count")
 next_logits = jax.jit(scoring.next_logits, static_argnames=("spec", "numerics"))
 score = jax.jit(scoring.log_probs, static_argnames=("spec", "numerics", "with_entropy"))
+
+
+def keep():
+    """Keeps what is compiled from here on for the next start, if nobody said where."""
+    is_told = "JAX_COMPILATION_CACHE_DIR" in os.environ
+    if not is_told and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", line.cache())
 
 
 class Compilations:

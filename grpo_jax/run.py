@@ -57,7 +57,7 @@ class Result(NamedTuple):
 
 def train(
     settings: config.Config,
-    folder: pathlib.Path,
+    folder: pathlib.Path | str = "runs/train",
     *,
     rewards: dict[str, Reward] | None = None,
     model: load.Model | None = None,
@@ -65,7 +65,8 @@ def train(
     screen: display.Screen | None = None,
 ) -> Result:
     """Trains, or goes on training; `rewards` are functions that settings name."""
-    screen = screen or display.Screen()
+    programs.keep()
+    folder, screen = pathlib.Path(folder), screen or display.Screen()
     if settings.training.deterministic:
         processes.need_deterministic()
     is_first = crossing.place()[0] == 0
@@ -74,7 +75,8 @@ def train(
         try:
             if is_first:
                 given = settings, folder, fork_from, driver.fitting, screen.tell
-                beginning.settle(*given, is_given=model is not None)
+                asked, is_given = driver.run.task.digest, model is not None
+                beginning.settle(*given, problems=asked, is_given=is_given)
             return driver.train()
         finally:
             driver.close()
@@ -122,7 +124,8 @@ class _Driver:
             self.folder / workdir.CHECKPOINTS, keep, tell
         )
         leg, step, state = self._resumed()
-        if step == self.legs[-1].last:
+        is_finished = step == self.legs[-1].last
+        if is_finished:
             self.screen.tell("the run is finished; with more steps it would go on")
         elif crossing.place()[0] == 0:
             board = str(self.folder / "tensorboard")
@@ -135,7 +138,8 @@ class _Driver:
                 doing.prepare(state, folder, functools.partial(self._halt, step))
             state = self._through(leg, state, step)
             if leg is self.legs[-1]:
-                return self._result(learner.policy(doing.learner, state.learned))
+                params = learner.policy(doing.learner, state.learned)
+                return self._result(params, is_new=not is_finished)
             step, leg = leg.last, self.legs[leg.number + 1]
             params = learner.policy(doing.learner, state.learned)
             state = self._begun(leg, params)
@@ -191,6 +195,7 @@ class _Driver:
             glance = functools.partial(self._glance, last)
             compiled = self.compilations.count
             try:
+                self.stop.need_time(self.typical + self.kept.seconds)
                 with jax.transfer_guard("disallow"):
                     state, found = doing.step(state, number, glance)
             except Exception as error:
@@ -198,6 +203,7 @@ class _Driver:
                 if isinstance(error, stopping.GivenUp):
                     raise stopping.Stopped(number) from None
                 raise
+            self._flush()  # the devices have work: so there is time
             now, done = time.perf_counter(), number + 1
             found.seconds["step"] = self.typical = now - last
             found.numbers["perf/compiled"] = self.compilations.count - compiled
@@ -221,7 +227,8 @@ class _Driver:
     def _glance(self, since: float):
         """While a step is under way: what is left of the one before; is there time?"""
         self._flush()
-        self.stop.need_time(self.typical - (time.perf_counter() - since))
+        left = self.typical - (time.perf_counter() - since)
+        self.stop.need_time(left + self.kept.seconds)
 
     def _flush(self):
         write, self.pending = self.pending, None
@@ -320,14 +327,15 @@ class _Driver:
         if is_there and has_row and step > 0 and step not in self.kept.steps():
             self._save(leg, step, state, is_asked=True)
 
-    def _result(self, params: transformer.Params) -> Result:
+    def _result(self, params: transformer.Params, *, is_new: bool) -> Result:
         self.kept.wait()
         rows = list(workdir.rows(self.metrics))
         examined = [row for row in rows if ACCURACY in row]
         if crossing.place()[0] == 0:
             path = self.folder / "figures" / "learning.png"
-            figure = plots.learning(rows, path)
-            self.screen.end(rows, figure, None if self.given else self.folder)
+            if is_new or not path.exists():
+                plots.learning(rows, path)
+            self.screen.end(rows, path, None if self.given else self.folder)
         crossing.agreed(0)  # none leaves while the first is still needed
         model = load.Model(
             self.found.spec, params, self.found.tokenizer, self.found.generation

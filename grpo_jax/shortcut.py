@@ -10,9 +10,10 @@ not given has the default of `config`.
 
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from grpo_jax import config, experiment, presets, run, task
+from grpo_jax import config, experiment, presets, run, runs, task
 from grpo_jax.models import load
 from grpo_jax.rewards.calls import Reward
 from grpo_jax.section import Refused, choose
@@ -40,6 +41,7 @@ def quick(
     reward: str | Reward | dict[str, Reward | None] | None = None,
     algorithm: str = "grpo",  # a preset, or sft, rft, dpo
     *,
+    reward_weights: Sequence[float] = (),  # one for each of several; (): all 1
     num_epochs: float = 1.0,  # times that every problem is asked
     workdir: str | pathlib.Path = "runs/quick",
     batch_size: int | None = None,
@@ -78,6 +80,7 @@ def quick(
         "dpo.beta" if algorithm == "dpo" else "algorithm.beta": beta,
         "algorithm.clip_low": cliprange,
         "algorithm.clip_high": cliprange,
+        "algorithm.advantage.reward_weights": tuple(map(float, reward_weights)) or None,
     }
     named = {k: x for k, x in named.items() if x is not None} | (settings or {})
     chosen = config.of(config.nested(named))
@@ -109,5 +112,5 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _count(chosen: config.Config, model: str | load.Model) -> int:
-    found = load.find(chosen.model) if isinstance(model, str) else model
+    found = runs.find(chosen.model).base if isinstance(model, str) else model
     return len(task.make(chosen, found.spec, found.tokenizer).train)

@@ -69,7 +69,7 @@ class Stage(Protocol):
     def step(
         self, state: State, number: int, meanwhile: Callable[[], None]
     ) -> tuple[State, Found]:
-        """Step `number` of the run; calls `meanwhile` while it waits, at least once.
+        """Step `number` of the run; calls `meanwhile` while it waits for the devices.
 
         The state given is there until these calls have returned, and gone then.
         """

@@ -60,7 +60,6 @@ class Offline:
         places = range((number - self.first) * B, (number - self.first + 1) * B)
         rows = [problem.row(self.run.settings.seed, i, count) for i in places]
         laid = self.lay([self.items[row] for row in rows[process::processes]])
-        meanwhile()
         learned, measured = self.learn(self.learner, state.learned, laid)
         found = Found(measured, {}, {}, since=start)
         return State(learned, {"items": count}), found

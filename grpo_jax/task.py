@@ -1,5 +1,7 @@
 """A run's task: problems to train on and to be examined on, as a model reads them."""
 
+import hashlib
+import json
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -40,6 +42,12 @@ class Task(NamedTuple):
             wrapping=chosen.wrapping,
             examples=_examples(self.train[: chosen.shots]),
         )
+
+    @property
+    def digest(self) -> str:
+        """Of all that is asked, and of what is held to be right."""
+        asked = json.dumps([self.train, self.held_out])
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
     def checker(self) -> str:
@@ -124,7 +132,7 @@ def _problems(chosen: config.Data, split: str) -> tuple[list[Problem], list[str]
     if chosen.name in GENERATED:
         return _generated(chosen), []
     columns = sets.Columns(chosen.question, chosen.answer, chosen.demonstration)
-    return tuple(sets.read(chosen.name, split, columns))
+    return tuple(sets.read(chosen.name, split, columns, chosen.subset))
 
 
 def _generated(chosen: config.Data) -> list[Problem]:

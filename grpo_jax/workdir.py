@@ -69,19 +69,27 @@ def differing(
     }
 
 
+def begun(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What is written of the run there, if there is one."""
+    path = folder / CONFIG
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def settle(
     folder: pathlib.Path, settings: dict[str, Any], may_change: Sequence[str]
 ) -> dict[str, tuple[Any, Any]]:
     """Writes the settings of a new run, or compares them with those that it began with.
 
     What may change proceeds and is returned; all else is refused, with both values.
+    Settings stand under `config`; all other things by their own names.
     """
     text = json.dumps(settings, indent=2, sort_keys=True)
-    path = folder / CONFIG
-    if not path.exists():
+    path, before = folder / CONFIG, begun(folder)
+    if before is None:
         replace(path, text + "\n")
         return {}
-    changed = differing(json.loads(path.read_text())["config"], settings["config"])
+    ours, theirs = ({**x, **x["config"], "config": 0} for x in (settings, before))
+    changed = differing(theirs, ours)
     wrong = {k: x for k, x in changed.items() if not k.startswith(tuple(may_change))}
     if wrong:
         listed = "; ".join(f"{k} was {a!r}, is {b!r}" for k, (a, b) in wrong.items())
@@ -140,8 +148,9 @@ def rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 def keep_until(path: pathlib.Path, step: int):
     """Drops the rows of later steps, and half a row at the end."""
     if path.exists():
-        kept = [line(row) for row in rows(path) if row["step"] <= step]
-        replace(path, "".join(kept))
+        kept = "".join(line(row) for row in rows(path) if row["step"] <= step)
+        if kept != path.read_text(encoding="utf-8"):
+            replace(path, kept)
 
 
 def digest(folder: pathlib.Path) -> str:

@@ -10,6 +10,8 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # nothing in the user's own
+
 import hypothesis
 import jax
 import pytest

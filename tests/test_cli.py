@@ -83,13 +83,14 @@ def test_help_waits_for_no_library_of_models():
     subprocess.run([sys.executable, "-c", QUICK], env=known, check=True)
 
 
+BENCHES = "losses", "sampling", "update", "step", "trainer", "compile"
 COMMANDS = [
     ["sample"],
     ["models"],
     ["convert"],
     ["evaluate"],
     ["train", "small.py"],
-    *(["bench", name] for name in ("losses", "sampling", "update", "step", "compile")),
+    *(["bench", name] for name in BENCHES),
 ]
 
 
@@ -106,6 +107,7 @@ def test_every_option_has_a_meaning_and_a_default(
     text = capsys.readouterr().out
     lines = [line.strip("│ ") for line in text.splitlines()]
     assert any(line.startswith("-h, --help") for line in lines)
+    assert "33 stopped on request" in " ".join(lines) and "--debug" in text
     # An option, then nothing but its default: on its line, or on the next.
     alone = re.compile(r"--\S+( \S+)*( {2,}\(default.*)?")
     bare = [

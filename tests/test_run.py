@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from grpo_jax import (
+    beginning,
     checkpoint,
     config,
     crossing,
@@ -26,6 +27,7 @@ from grpo_jax import (
     learner,
     run,
     stopping,
+    task,
     train_step,
     workdir,
 )
@@ -165,12 +167,13 @@ def test_a_run_goes_through_its_stages_with_one_count_of_steps(counting, tmp_pat
 
 def test_a_finished_run_says_so_and_does_nothing(whole, tmp_path):
     folder = tmp_path / "whole"
-    before = {p: p.stat().st_mtime_ns for p in (folder / "checkpoints").rglob("*")}
+    paths = [p for p in folder.rglob("*") if p.is_file() and p.name != workdir.LOCK]
+    before = {p: p.stat().st_mtime_ns for p in paths}
+    assert folder / "metrics.jsonl" in before and len(before) > 10
     screen = Told()
     need_same(whole, folder, train(folder, screen))
     assert any("finished" in line for line in screen.lines)
-    after = {p: p.stat().st_mtime_ns for p in (folder / "checkpoints").rglob("*")}
-    assert before == after
+    assert {p: p.stat().st_mtime_ns for p in paths} == before
 
 
 @pytest.mark.parametrize("step", [0, 3, 4, 8])  # 4: the first of the second stage
@@ -348,6 +351,35 @@ def test_what_touches_an_update_is_refused(change, message, whole, tmp_path):
     need_same(whole, folder, train(folder))
 
 
+def test_other_versions_are_told_and_written_down(counting, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    train(folder, steps=3)
+    circumstances = beginning._circumstances()
+    circumstances["versions"]["jax"] = "9.9"
+    monkeypatch.setattr(beginning, "_circumstances", lambda: circumstances)
+    screen = Told()
+    train(folder, screen)
+    told = "\n".join(screen.lines)
+    assert "versions.jax was" in told and "is '9.9' from here on" in told
+    assert "may differ, in last bits" in told
+    assert workdir.begun(folder)["versions"]["jax"] == "9.9"
+
+
+def test_other_problems_are_refused(counting, tmp_path, monkeypatch):
+    """The same name and settings, and a row of the data was changed."""
+    train(tmp_path, steps=3)
+    make = task.make
+
+    def other(*given):
+        found = make(*given)
+        first = found.train[0]._replace(answer="another")
+        return found._replace(train=[first, *found.train[1:]])
+
+    monkeypatch.setattr(task, "make", other)
+    with pytest.raises(Refused, match=r"problems was '[0-9a-f]{16}', is '"):
+        train(tmp_path)
+
+
 def test_a_schedule_that_ends_with_the_run_fixes_its_length(counting, tmp_path):
     optimizer = config.Optimizer(schedule="cosine")
     train(tmp_path / "run", steps=3, optimizer=optimizer)
@@ -364,6 +396,12 @@ def test_a_fork_goes_on_with_other_settings_elsewhere(whole, tmp_path):
     rows, _ = left(other)
     assert rows[:10] == whole[0] and [row["step"] for row in rows[10:]] == [10, 11]
     need_same(whole, folder, train(folder))
+    # The same command goes on with it, with or without the source; another is refused.
+    given = {"seed": 1, "steps": 7}
+    train(other, fork_from=folder, **given), train(other, **given)
+    assert workdir.begun(other)["forked_from"] == str(folder)
+    with pytest.raises(Refused, match=r"forked_from was .*whole', is .*other'"):
+        train(other, fork_from=other, **given)
 
 
 def test_a_fork_of_nothing_is_refused(counting, tmp_path):

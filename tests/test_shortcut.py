@@ -1,10 +1,12 @@
 """quick(...) makes the configuration that the same settings make in a file."""
 
+import dataclasses
+
 import jax
 import pytest
 
 import grpo_jax
-from grpo_jax import config, presets
+from grpo_jax import config, presets, workdir
 from grpo_jax.models import load, settings
 from grpo_jax.section import Refused
 
@@ -15,6 +17,22 @@ def test_what_is_not_given_is_at_its_default(tmp_path):
     steps = made.training.steps
     assert made == config.Config(training=config.Training(steps=steps))
     assert abs(steps * 8 - problems) < 200
+
+
+def test_several_rewards_have_weights(tmp_path):
+    rewards = {"last": None, "short": lambda question, completion, answer: 0.0}
+    given = {"reward": rewards, "reward_weights": (1, 0.5), "workdir": tmp_path}
+    made = grpo_jax.quick(**given, settings={"training.steps": 1})
+    assert made.settings.rewards.functions == ("last", "short")
+    assert made.settings.algorithm.advantage.reward_weights == (1.0, 0.5)
+
+
+def test_a_run_is_a_model_here_too(tmp_path):
+    """How many steps an epoch has is counted with its tokenizer."""
+    begun = config.Config(model=settings.Model(name="tiny"))
+    workdir.settle(tmp_path / "run", {"config": dataclasses.asdict(begun)}, ())
+    made = grpo_jax.quick(model=str(tmp_path / "run"), workdir=tmp_path / "next")
+    assert made.settings.training.steps == grpo_jax.quick().settings.training.steps
 
 
 def test_what_is_given_stands_where_it_belongs(tmp_path, capsys):

@@ -1,6 +1,5 @@
 """A folder has one writer and one set of settings, and its rows survive a kill."""
 
-import json
 import os
 import subprocess
 import sys
@@ -20,11 +19,13 @@ def settings(**training):
 
 def test_settings_are_written_once_and_compared_then(tmp_path):
     assert workdir.settle(tmp_path, BEGUN, ()) == {}
-    assert workdir.settle(tmp_path, settings(), ()) == {}
-    assert json.loads((tmp_path / "config.json").read_text())["code"] == "a"
+    assert workdir.settle(tmp_path, settings(), ["code"]) == {"code": ("a", "b")}
+    assert workdir.begun(tmp_path)["code"] == "b"
     changed = workdir.settle(tmp_path, settings(steps=9), ["training.steps"])
     assert changed == {"training.steps": (5, 9)}
     assert workdir.settle(tmp_path, settings(steps=9), ()) == {}
+    with pytest.raises(Refused, match="code was 'b', is 'a'"):
+        workdir.settle(tmp_path, settings(steps=9) | {"code": "a"}, ())
 
 
 def test_other_settings_are_refused_with_both_values(tmp_path):
@@ -34,7 +35,7 @@ def test_other_settings_are_refused_with_both_values(tmp_path):
     ):
         new = settings(sizes=(1,), steps=9) | {}
         new["config"]["training"]["zz_new_one"] = 3
-        workdir.settle(tmp_path, new, ["training.steps"])
+        workdir.settle(tmp_path, new, ["training.steps", "code"])
 
 
 def test_rows_are_kept_until_a_step_and_half_a_row_is_none(tmp_path):

@@ -24,7 +24,8 @@ WARM = 2  # steps that compile
 
 
 def main(words: list[str]) -> int:
-    options = line.parse("bench trainer", step.Options, words)
+    told = "What a run adds to its steps: beside bare ones, before and after."
+    options = line.parse("bench trainer", step.Options, words, description=told)
     before = _bare(options)
     steps = _of_run(options)
     after = _bare(options)

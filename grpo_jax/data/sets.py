@@ -22,9 +22,10 @@ FOLDER = "GRPO_JAX_DATA"
 class Source(NamedTuple):
     """A set that is known by name."""
 
-    hub: tuple[str, str | None]  # its name and configuration there
+    hub: tuple[str, ...]  # its name there, and the configurations that make it up
     read: Callable[[dict], Problem]
     files: dict[str, str]  # split → its file in the folder
+    elsewhere: tuple[str, ...] = ()  # a split, the set that it is, and its split there
 
 
 def _gsm8k(row: dict) -> Problem:
@@ -68,22 +69,25 @@ def _of(name: str) -> dict[str, str]:
     return {split: f"{name}/{split}.jsonl" for split in ("train", "test")}
 
 
+SUBJECTS = (
+    "algebra", "counting_and_probability", "geometry", "intermediate_algebra",
+    "number_theory", "prealgebra", "precalculus",
+)  # fmt: skip
 SETS = {
     "gsm8k": Source(("openai/gsm8k", "main"), _gsm8k, _of("gsm8k")),
     "math": Source(
-        ("EleutherAI/hendrycks_math", None),
+        ("EleutherAI/hendrycks_math", *SUBJECTS),
         _math,
         _of("math") | {"math500": "math/math500.jsonl"},
+        ("math500", "HuggingFaceH4/MATH-500", "test"),
     ),
-    "svamp": Source(("ChilleD/SVAMP", None), _svamp, _of("svamp")),
+    "svamp": Source(("ChilleD/SVAMP",), _svamp, _of("svamp")),
     "mgsm": Source(("juletxara/mgsm", "en"), _mgsm, {"test": "mgsm/mgsm_en.jsonl"}),
     "mgsm-zh": Source(
         ("juletxara/mgsm", "zh"), _mgsm, {"test": "mgsm/mgsm_zh_250.jsonl"}
     ),
-    "cmath": Source(("weitianwen/cmath", None), _cmath, _of("cmath")),
-    "humaneval": Source(
-        ("openai/openai_humaneval", None), _humaneval, _of("humaneval")
-    ),
+    "cmath": Source(("weitianwen/cmath",), _cmath, _of("cmath")),
+    "humaneval": Source(("openai/openai_humaneval",), _humaneval, _of("humaneval")),
 }
 
 
@@ -109,12 +113,14 @@ class Problems(NamedTuple):
     left_out: list[str]  # where they stand
 
 
-def read(name: str, split: str, columns: Columns = PLAIN) -> Problems:
+def read(
+    name: str, split: str, columns: Columns = PLAIN, subset: str | None = None
+) -> Problems:
     """All problems of one split of a set known by name, of a file, or of the hub."""
     source = SETS.get(name)
     read_row = columns.read if source is None else source.read
     found, left_out = [], []
-    for where, row in _rows(name, split, source):
+    for where, row in _rows(name, split, source, subset):
         problem = _problem(read_row, row, where)
         texts = problem.question, problem.answer
         if all(isinstance(x, str) and x.strip() for x in texts):
@@ -126,19 +132,25 @@ def read(name: str, split: str, columns: Columns = PLAIN) -> Problems:
     return Problems(found, left_out)
 
 
-def _rows(name: str, split: str, source: Source | None) -> Iterable[tuple[str, Any]]:
+def _rows(
+    name: str, split: str, source: Source | None, subset: str | None
+) -> Iterable[tuple[str, Any]]:
     """Rows, each with where it stands."""
     path = pathlib.Path(name)
     if source is not None:
         folder = os.environ.get(FOLDER)
         if folder is None or split not in source.files:
-            return _of_hub(*source.hub, split)
+            if split in source.elsewhere[:1]:
+                return _of_hub(*source.elsewhere[1:])
+            hub, *subsets = source.hub
+            found = (_of_hub(hub, split, one) for one in subsets or [None])
+            return itertools.chain.from_iterable(found)
         path = pathlib.Path(folder) / source.files[split]
     if path.suffix == ".jsonl":
         return _of_lines(path)
     if path.suffix == ".parquet":
         return _numbered(name, _loaded("parquet", data_files=name, split="train"))
-    return _of_hub(name, None, split)
+    return _of_hub(name, split, subset)
 
 
 def _of_lines(path: pathlib.Path) -> Iterable[tuple[str, Any]]:
@@ -157,8 +169,11 @@ def _of_lines(path: pathlib.Path) -> Iterable[tuple[str, Any]]:
                 ) from error
 
 
-def _of_hub(name: str, config: str | None, split: str) -> Iterable[tuple[str, Any]]:
-    return _numbered(f"{name}/{split}", _loaded(name, config, split=split))
+def _of_hub(
+    name: str, split: str, subset: str | None = None
+) -> Iterable[tuple[str, Any]]:
+    where = "/".join(filter(None, (name, subset, split)))
+    return _numbered(where, _loaded(name, subset, split=split))
 
 
 def _loaded(name: str, *args: Any, **options: Any) -> Iterable[Any]:

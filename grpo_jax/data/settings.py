@@ -20,6 +20,7 @@ class Data(Section):
     # sums and chains are generated; gsm8k, math, svamp, mgsm, mgsm-zh, cmath and
     # humaneval are known by name; or it is a .jsonl or .parquet file, or a hub id.
     name: str = "sums"
+    subset: str | None = None  # its configuration, where a set of the hub has several
     split: str = "train"  # that is trained on
     test: str | None = None  # the split that evaluation asks; None: what is held out
     held_out: float = 0.1  # share of the questions kept for that, by their text alone
@@ -54,6 +55,9 @@ class Data(Section):
         reason = f"{self.dotted('test')} names a split for what it would be kept for"
         self.need_read("held_out", self.test is None, reason, "no such split")
         reason = f"{self.dotted('name')} is {self.name!r}, whose columns are known"
+        has_columns = self.name not in GENERATED | KNOWN
         for name in ("question", "answer", "demonstration"):
-            has_columns = self.name not in GENERATED | KNOWN
             self.need_read(name, has_columns, reason, "a file or a set of the hub")
+        reason = f"{self.dotted('name')} is {self.name!r}, no other set of the hub"
+        is_of_hub = has_columns and not self.name.endswith(FILES)
+        self.need_read("subset", is_of_hub, reason, "one")

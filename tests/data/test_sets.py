@@ -3,6 +3,7 @@
 import json
 import os
 
+import datasets
 import pytest
 
 from grpo_jax.data import sets, settings
@@ -41,6 +42,44 @@ def test_every_known_set_is_read_from_the_folder(name, tmp_path, monkeypatch):
     expected = {"svamp": "1055000", "humaneval": "def check(f): ...\n\ncheck(f)\n"}
     assert found.answer == expected.get(name, "4")
     assert found.question == {"svamp": "a. q?", "humaneval": "def f():"}.get(name, "q")
+
+
+@pytest.mark.parametrize("split", ["train", "math500"])
+@pytest.mark.parametrize("name", sorted(sets.SETS))
+def test_every_known_set_is_asked_of_the_hub_where_the_folder_is_not(
+    name, split, monkeypatch
+):
+    """All configurations of one that has several; MATH-500 is a set of its own."""
+    monkeypatch.delenv(sets.FOLDER, raising=False)
+    asked = []
+
+    def load_dataset(*given, **options):
+        asked.append((*given, options["split"]))
+        return [ROWS[name]]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = sets.read(name, split)
+    expected = {
+        "math": [("EleutherAI/hendrycks_math", one, split) for one in sets.SUBJECTS]
+    }
+    if (name, split) == ("math", "math500"):
+        assert asked == [("HuggingFaceH4/MATH-500", None, "test")]
+    elif name == "math":
+        assert asked == expected[name] and len(asked) == 7
+    else:
+        assert len(asked) == 1 and asked[0][-1] == split
+    assert len(found.all) == len(asked) and not found.left_out
+
+
+def test_a_set_of_the_hub_has_columns_and_perhaps_configurations(monkeypatch):
+    def load_dataset(name, subset, split):
+        assert (name, subset, split) == ("me/mine", "hard", "dev")
+        return [{"ask": "q", "say": "4"}, {"ask": "", "say": "5"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    found = sets.read("me/mine", "dev", sets.Columns("ask", "say"), "hard")
+    assert [p[:2] for p in found.all] == [("q", "4")]
+    assert found.left_out == ["me/mine/hard/dev, row 1"]
 
 
 @pytest.mark.skipif(sets.FOLDER not in os.environ, reason="no real data here")
