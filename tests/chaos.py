@@ -5,10 +5,12 @@
 A run is a program of its own. It dies at a random one of its events: crossings between
 host and device, lines and files half written, saves begun, saved or not yet complete.
 Started again with the same command, it must end with the rows, the tables and the
-parameters of a run that was never killed, bit for bit.
+parameters of a run that was never killed, bit for bit. EVENTS are those that a run may
+be told to die at by name.
 """
 
 import argparse
+import collections
 import hashlib
 import json
 import os
@@ -60,6 +62,7 @@ ONLINE = ("online",)
 # Enough of a model to come to an end of what it says.
 TAUGHT = {"sft.steps": 30, "sft.learning_rate": 0.03, "sampling.max_new": 8}
 METHODS = {
+    "sft": {"stages": ("sft",)},
     "grpo": {"stages": ("sft", "online"), "algorithm.beta": 0.1, "reference.every": 2},
     "ppo": {"preset": "ppo", "stages": ONLINE, "algorithm.beta": 0.05},
     "mu": {"stages": ONLINE, "algorithm.mu": 2, "algorithm.minibatches": 2},
@@ -103,9 +106,22 @@ def settings(method: str):
     return config.of(config.nested(named))
 
 
+# One death after another, in a run of two stages: where each of them begins, within a row
+# and while the devices draw; at a save, and before it is whole; within a file that is
+# replaced, where digests are taken, and in the second stage's third update.
+EVENTS = (
+    ("begin:1", "begin:2", "append:3", "dispatch:2"),
+    ("save:2", "_complete:1"),
+    ("replace:3", "_digests:1", "learn:3"),
+)
+
+
 # In the run -----------------------------------------------------------------------------
-def child(method: str, folder: str, at: int, delay: float):
-    """The run, which dies at its event `at`, or so much later; 0: it lives."""
+def child(method: str, folder: str, at: str, delay: float):
+    """The run, which dies at its event `at`, or so much later; 0: it lives.
+
+    "append:3" is the third time that a row is appended.
+    """
     count = watch(at, delay)
     import jax
 
@@ -123,15 +139,16 @@ def child(method: str, folder: str, at: int, delay: float):
     print(json.dumps({"events": count[0], "params": digest.hexdigest()}))
 
 
-def watch(at: int, delay: float) -> list[int]:
+def watch(at: str, delay: float) -> list[int]:
     """Counts events, and dies at one of them."""
     from grpo_jax import checkpoint, crossing, learner, offline, pool, workdir
 
-    count = [0]
+    count, of_name = [0], collections.Counter()
 
-    def event(before=lambda: None):
+    def event(name, before=lambda: None):
         count[0] += 1
-        if count[0] != at:
+        of_name[name] += 1
+        if at not in (str(count[0]), f"{name}:{of_name[name]}"):
             return
         if delay:
             threading.Timer(delay, die).start()
@@ -143,12 +160,13 @@ def watch(at: int, delay: float) -> list[int]:
         function = getattr(place, name)
 
         def watched(*args, **kwargs):
-            event()
+            event(name)
             return function(*args, **kwargs)
 
         setattr(place, name, watched)
 
     for place, name in (
+        (learner, "begin"),
         (crossing, "up"),
         (crossing, "down"),
         (learner, "learn"),
@@ -168,11 +186,12 @@ def watch(at: int, delay: float) -> list[int]:
             file.write(text[: len(text) // 2])
 
     def append_half(path, row):
-        event(lambda: half(path, workdir.line(row)))
+        event("append", lambda: half(path, workdir.line(row)))
         append(path, row)
 
     def replace_half(path, text):
-        event(lambda: half(path.with_name(path.name + ".new"), text))
+        new = path.with_name(path.name + ".new")
+        event("replace", lambda: half(new, text))
         replace(path, text)
 
     workdir.append, workdir.replace = append_half, replace_half
@@ -192,7 +211,7 @@ def cached(folder: pathlib.Path) -> dict[str, str]:
     }
 
 
-def start(method: str, folder: pathlib.Path, at: int = 0, delay: float = 0.0):
+def start(method: str, folder: pathlib.Path, at: int | str = 0, delay: float = 0.0):
     """The run's last words, or None if it died as it should."""
     command = [sys.executable, "-m", "tests.chaos", "--child", method, str(folder)]
     environment = {"JAX_PLATFORMS": "cpu"} | os.environ | cached(folder.parent)
@@ -242,7 +261,7 @@ def main():
     given = parser.parse_args()
     if given.child:
         method, folder, at, delay = given.child
-        return child(method, folder, int(at), float(delay))
+        return child(method, folder, at, float(delay))
     rng, began = random.Random(given.seed), time.monotonic()
     each = -(-given.kills // len(given.methods))
     with tempfile.TemporaryDirectory() as root:

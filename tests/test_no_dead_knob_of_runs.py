@@ -12,6 +12,7 @@ import tempfile
 import threading
 import types
 
+import datasets
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -96,6 +97,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "rewards.seconds": (3.0, {}),
     "rewards.workers": (2, {}),
     "data.name": ("chains", {}),
+    "data.subset": ("hard", {"data.name": "me/mine"}),
     "data.split": ("test", SET),
     "data.test": ("test", SET),
     "data.held_out": (0.5, {}),
@@ -227,6 +229,10 @@ def folder_of_data():
     return folder
 
 
+def of_the_hub(name, subset, split):
+    return [{"question": f"{subset} {i}", "answer": "1"} for i in range(9)]
+
+
 def on_a_task(chosen):
     """All problems, and how the first is put."""
     folder = folder_of_data()
@@ -236,6 +242,7 @@ def on_a_task(chosen):
         chosen = config.Config(data=data, sampling=chosen.sampling)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(sets.FOLDER, str(folder))
+        patch.setattr(datasets, "load_dataset", of_the_hub)
         made = task.make(chosen, examples.SPECS["qwen2"], Bytes())
     asked = made.question(made.train[0])
     return [made.train, made.held_out, asked, chosen.data.name]
