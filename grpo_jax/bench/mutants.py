@@ -93,7 +93,7 @@ def _reordered(answer: str) -> str | None:
     form = forms.read(answer)
     parts = answer.split(",")
     is_set = isinstance(form, forms.Many) and form.kind == "set"
-    if not is_set or len(form.items) != len(parts) or set("()[]") & set(answer):
+    if not is_set or len(form.items) != len(parts) or set("()[]{}") & set(answer):
         return None
     return ", ".join(part.strip() for part in reversed(parts))
 

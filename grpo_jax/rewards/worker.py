@@ -10,6 +10,7 @@ A line of JSON in, [rule, gold, given], is a word out: one of WORDS.
 
 import gc
 import json
+import math
 import os
 import resource
 import sys
@@ -66,7 +67,7 @@ def paper(gold: str, given: str) -> str:
         return "unread"
     for is_zero in (
         lambda: sympy.simplify(a - b) == 0,
-        lambda: abs(float(sympy.N(a)) - float(sympy.N(b))) <= 1e-3,
+        lambda: math.isclose(sympy.N(a), sympy.N(b), abs_tol=1e-3),
     ):
         try:
             if is_zero():

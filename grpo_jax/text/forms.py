@@ -116,6 +116,9 @@ def _form(text: str, depth: int) -> Form:
     leaf = _leaf(text)
     if leaf.number is not None or depth > DEEPEST or not text:
         return leaf
+    named = NAME.match(text)
+    if named and (number := _leaf(_trimmed(text[named.end() :]))).number is not None:
+        return Named(squeezed(named[1]), number)  # its commas divide nothing
     deeper = functools.partial(_form, depth=depth + 1)
     if found := MATRIX.fullmatch(text):
         rows = (row.split("&") for row in found[2].split(r"\\") if row.strip())
@@ -136,10 +139,9 @@ def _form(text: str, depth: int) -> Form:
         return deeper(text[1:-1]) if text[0] + text[-1] == "()" else leaf
     if text.count(r"\pm") == 1:
         return Many("set", _all([text.replace(r"\pm", s) for s in "+-"], deeper))
-    if (found := NAME.match(text)) and not isinstance(
-        inner := deeper(text[found.end() :]), Named
-    ):
-        return Named(squeezed(found[1]), inner)
+    if named:
+        inner = deeper(text[named.end() :])
+        return leaf if isinstance(inner, Named) else Named(squeezed(named[1]), inner)
     return leaf
 
 

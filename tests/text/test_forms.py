@@ -118,6 +118,7 @@ def test_several_are_taken_apart(text, kind, count):
 def test_a_name_in_front_is_kept_apart():
     found = forms.read("x_1 = 5")
     assert found == forms.Named("x_1", forms.read("5"))
+    assert forms.read("n = 58,500") == forms.Named("n", forms.read("58,500"))
     assert isinstance(forms.read("3 + 5 = 8"), forms.Leaf)
     assert forms.read("(5)") == forms.read("5")
 
