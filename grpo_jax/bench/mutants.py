@@ -98,8 +98,13 @@ def _reordered(answer: str) -> str | None:
     return ", ".join(part.strip() for part in reversed(parts))
 
 
-def _dressed(answer: str) -> str:
-    return rf" \displaystyle {answer}".replace(r"\frac", r"\dfrac")
+def _displayed(answer: str) -> str:
+    for short, long in ((r"\frac", r"\dfrac"), ("(", r"\left("), (")", r"\right)")):
+        answer = answer.replace(r"\left" + short, short).replace(
+            r"\right" + short, short
+        )
+        answer = answer.replace(short, long)
+    return answer
 
 
 def _named(answer: str) -> str | None:
@@ -109,7 +114,7 @@ def _named(answer: str) -> str | None:
 WRONG = {
     "sign changed": _negated,
     "times 100": _of_numbers(lambda x: x * 100),
-    "over 100": _of_numbers(lambda x: x / 100),
+    "over 100": _of_numbers(lambda x: _decimal(_written(x / 100)) or x / 100),
     "fraction swapped": _swapped,
     "first bracket changed": _brackets,
     "one more": _of_numbers(lambda x: x + 1),
@@ -121,7 +126,7 @@ WRONG = {
 }
 RIGHT = {
     "as it is": str,
-    "displayed": _dressed,
+    "displayed": _displayed,
     "in centimetres": _in_unit,
     "with a name": _named,
     "in groups of three digits": _grouped,

@@ -24,7 +24,9 @@ import threading
 from typing import Literal
 
 WORKER = pathlib.Path(__file__).with_name("worker.py")
-SECONDS = 120.0  # without a word; a worker is done or late within a twentieth of that
+SECONDS = (
+    120.0  # without a word; a worker is done or late after a tenth of that at most
+)
 TRIES = 3
 
 Rule = Literal["algebra", "paper"]

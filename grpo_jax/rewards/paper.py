@@ -7,6 +7,7 @@ such a comparison is unequal, and the grade says that it was not reproduced.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -106,7 +107,7 @@ def _equal_maths(said: str, gold: str, unread: list[str]) -> bool:
         return True
     a, b = _number(said), _number(gold)
     if a is not None and b is not None:
-        return any(_is_close(a, x) for x in (b / 100, b, b * 100))
+        return any(math.isclose(a, x, abs_tol=CLOSE) for x in (b / 100, b, b * 100))
     if not said:
         return False
     said, gold = said.strip(), gold.strip()
@@ -168,10 +169,6 @@ def _symbolic(said: str, gold: str, unread: list[str]) -> bool:
     if word == "unread":
         unread.append(said)
     return word == "equal"
-
-
-def _is_close(a: float, b: float) -> bool:
-    return abs(a - b) <= max(1e-9 * max(abs(a), abs(b)), CLOSE)
 
 
 def _float(text: str) -> float | None:

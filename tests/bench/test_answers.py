@@ -18,7 +18,8 @@ from grpo_jax.rewards import strict
         ("sign changed", "0", None),
         ("sign changed", r"2\sqrt{3}", r"-(2\sqrt{3})"),
         ("times 100", r"\frac{1}{2}", "50"),
-        ("over 100", "18", r"\frac{9}{50}"),
+        ("over 100", "18", "0.18"),
+        ("over 100", r"\frac{1}{3}", r"\frac{1}{300}"),
         ("fraction swapped", r"\frac{2}{3}", r"\frac{3}{2}"),
         ("fraction swapped", r"\frac{2}{2}", None),
         ("first bracket changed", "[1,2)", "(1,2)"),
@@ -37,7 +38,8 @@ def test_a_right_answer_is_made_wrong(kind, answer, changed):
 @pytest.mark.parametrize(
     ("kind", "answer", "changed"),
     [
-        ("displayed", r"\frac{1}{2}", r" \displaystyle \dfrac{1}{2}"),
+        ("displayed", r"\frac{1}{2}", r"\dfrac{1}{2}"),
+        ("displayed", r"\left(1,2)", r"\left(1,2\right)"),
         ("in centimetres", "5", r"5\text{ cm}"),
         ("with a name", "5", "n = 5"),
         ("in groups of three digits", "12345", "12{,}345"),

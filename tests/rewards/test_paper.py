@@ -62,6 +62,7 @@ def listed(completion, gold, question=""):
         ("1800", "18", True),
         ("0.18", "18", True),
         ("180", "18", False),
+        ("9" * 400, "18", False),  # infinity
         ("0", "0.1", True),
         ("1,234", "1,234", True),
         ("18.0009", "18", True),
