@@ -149,21 +149,20 @@ class Verdicts(NamedTuple):
 def _of_mutants(threads: ThreadPoolExecutor) -> str:
     problems, parts = sets.read("math", "math500").all, []
     for title, kinds in (("wrong", mutants.WRONG), ("right", mutants.RIGHT)):
-        rows = []
+        rows, unread = [], []
         for kind, change in kinds.items():
             changed = [(p, change(p.answer)) for p in problems]
             given = [(p, x) for p, x in changed if x is not None]
             found = list(threads.map(lambda pair: _verdicts(*pair), given))
             sums = [sum(x[i] for x in found) for i in (0, 1, 3)]
-            unknown = sum(not x.is_reproduced for x in found)
-            rows.append([kind, len(found), *sums, unknown])
+            unknown = [not x.is_reproduced for x in found]
+            unread += [_shown(x) for _, x in itertools.compress(given, unknown)]
+            rows.append([kind, len(found), *sums, sum(unknown)])
         titles = ["answers", "of them", "strict", "paper", "math-verify"]
         titles.append("not reproduced")
-        parts.append(
-            _section(
-                f"MATH-500 answers changed to {title} ones: accepted", titles, rows
-            )
-        )
+        title = f"MATH-500 answers changed to {title} ones: accepted"
+        note = f"Not reproduced: {', '.join(unread) or 'none'}."
+        parts.append(_section(title, titles, rows, note))
     return "\n".join(parts)
 
 
