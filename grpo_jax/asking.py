@@ -52,7 +52,8 @@ def ask(
         rows = zip(group.tokens, group.length, strict=True)
         # Only a row that was given no budget is empty: it was not asked.
         texts = [decode(row[:n].tolist()) if n else None for row, n in rows]
-        begun = asker.grader.submit(of_number[group.number], texts)
+        problem = of_number[group.number]
+        begun = asker.grader.submit(problem, texts, group.has_ended)
         found[group.number] = group, texts, begun
     groups, texts, begun = map(
         list, zip(*(found[number] for number in numbers), strict=True)

@@ -23,8 +23,10 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
                  write a model as a folder that transformers opens
   methods        the paper's methods in one view, and the presets
   bench [losses | sampling ... | update ... | step ... | trainer ... | compile MACHINE
-         ...]    time the mathematics, the sampler, an update, a whole step or a run's
-                 on this machine; or compile them for others, with bytes per device
+         ... | answers ...]
+                 time the mathematics, the sampler, an update, a whole step or a run's
+                 on this machine; or compile them for others, with bytes per device; or
+                 see how far the gradings of answers agree
 
 MODEL is tiny, smollm2-135m, a folder, a .gguf file, owner/name of the hub, or the
 folder of a run: what it has learned, at its latest checkpoint (evaluate: its best), or
@@ -140,7 +142,7 @@ def methods(words: list[str]) -> int:
 
 def bench(words: list[str]) -> int:
     name, *rest = words or ["losses"]
-    known = "losses", "sampling", "update", "step", "trainer", "compile"
+    known = "losses", "sampling", "update", "step", "trainer", "compile", "answers"
     if name in ("-h", "--help"):
         print(f"usage: python -m grpo_jax bench {{{','.join(known)}}} [--help] ...")
         return 0

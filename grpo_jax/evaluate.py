@@ -19,6 +19,7 @@ class Examined(NamedTuple):
     """What was answered to each question, in their order: [N], and samples [N, n]."""
 
     is_right: Bool[np.ndarray, "N"]  # the likeliest answer
+    is_right_in_paper: Bool[np.ndarray, "N"] | None  # by its rules; None: they say none
     has_answer: Bool[np.ndarray, "N"]
     length: Int[np.ndarray, "N"]
     has_ended: Bool[np.ndarray, "N"]
@@ -45,7 +46,7 @@ class Examiner:
         process, processes = crossing.place()
         own = range(process, len(self.problems), processes)
         each = -(-len(self.problems) // processes)
-        blank = np.zeros((each, 4 + 2 * len(self.ks)))
+        blank = np.zeros((each, len(self.names)))
         for start in range(0, len(own), self.settings.batch_size):
             numbers = own[start : start + self.settings.batch_size]
             blank[start : start + len(numbers)], _ = self.batch(
@@ -53,11 +54,15 @@ class Examiner:
             )
         found = crossing.gathered(blank).reshape(processes, each, -1)
         found = found.swapaxes(0, 1).reshape(each * processes, -1)
-        return examined(found[: len(self.problems)])
+        return examined(self.names, found[: len(self.problems)])
 
     @property
     def ks(self) -> list[int]:
         return ks(self.settings.samples)
+
+    @property
+    def names(self) -> list[str]:
+        return names(self.ks, self.run.task.is_final)
 
     def batch(
         self,
@@ -75,16 +80,22 @@ class Examiner:
         for problem, group, text in zip(
             asked.problems, asked.groups, texts, strict=True
         ):
-            said = task.said(text)
+            ended = bool(group.has_ended[0])
+            said = task.said(text, ended)
             right = task.is_right(problem, said)
-            rows.append([right, said is not None, group.length[0], group.has_ended[0]])
+            row = [right, said is not None, group.length[0], ended]
+            if task.is_final:
+                row.append(task.is_right_in_paper(problem, text))
+            rows.append(row)
         found = np.array(rows, float)
         if not self.ks:
             return found, texts
         drawn = self._ask(self.warm, params, numbers, meanwhile)
         more = [
-            self._of_samples(problem, texts)
-            for problem, texts in zip(drawn.problems, drawn.texts, strict=True)
+            self._of_samples(problem, texts, group.has_ended)
+            for problem, texts, group in zip(
+                drawn.problems, drawn.texts, drawn.groups, strict=True
+            )
         ]
         return np.concatenate([found, more], -1, dtype=float), texts
 
@@ -96,13 +107,17 @@ class Examiner:
         given = params, problems, numbers, key
         return asking.ask(asker, *given, meanwhile=meanwhile)
 
-    def _of_samples(self, problem: Problem, texts: Sequence[str]) -> list[float]:
+    def _of_samples(
+        self,
+        problem: Problem,
+        texts: Sequence[str],
+        has_ended: Bool[np.ndarray, "G"],
+    ) -> list[float]:
         task = self.run.task
-        said = [task.said(text) for text in texts]
-        is_right = lambda one: task.is_right(problem, one)  # noqa: E731
-        right = sum(map(is_right, said))
-        passes = [accuracy.pass_at(k, right, len(said)) for k in self.ks]
-        return passes + [accuracy.majority_at(k, said, is_right) for k in self.ks]
+        said = [task.said(*one) for one in zip(texts, has_ended.tolist(), strict=True)]
+        votes = task.votes(problem, said)
+        passes = [accuracy.pass_at(k, votes.count(0), len(votes)) for k in self.ks]
+        return passes + [accuracy.majority_at(k, votes, (0).__eq__) for k in self.ks]
 
 
 def ks(samples: int) -> list[int]:
@@ -111,17 +126,27 @@ def ks(samples: int) -> list[int]:
     return sorted((powers | {samples}) - {0})
 
 
-def names(ks: Sequence[int]) -> list[str]:
+def names(ks: Sequence[int], is_final: bool) -> list[str]:
     """Of what is known of a question, in the order of its row."""
     of_samples = [f"{name}@{k}" for name in ("pass", "maj") for k in ks]
-    return ["right", "answered", "length", "ended", *of_samples]
+    in_paper = ["right_paper"] * is_final
+    return ["right", "answered", "length", "ended", *in_paper, *of_samples]
 
 
-def examined(rows: Float[np.ndarray, "N R"]) -> Examined:
-    right, answered, length, ended = rows[:, :4].T
-    passes, majorities = np.split(rows[:, 4:], 2, -1)
-    known = right > 0, answered > 0, length.astype(int), ended > 0
-    return Examined(*known, passes, majorities)
+def examined(names: Sequence[str], rows: Float[np.ndarray, "N R"]) -> Examined:
+    column = dict(zip(names, rows.T, strict=True))
+    in_paper = column.get("right_paper")
+    of_samples = [i for i, name in enumerate(names) if "@" in name]
+    passes, majorities = np.split(rows[:, of_samples], 2, -1)
+    return Examined(
+        is_right=column["right"] > 0,
+        is_right_in_paper=None if in_paper is None else in_paper > 0,
+        has_answer=column["answered"] > 0,
+        length=column["length"].astype(int),
+        has_ended=column["ended"] > 0,
+        passes=passes,
+        majorities=majorities,
+    )
 
 
 def compared(
@@ -141,7 +166,7 @@ def compared(
     }
     out["mcnemar_p"] = accuracy.mcnemar(one, other)
     for i, name in enumerate(names):
-        if name == "right" or "@" in name:
+        if name.startswith("right") or "@" in name:
             out[name] = float(theirs[:, i].mean())
             interval = accuracy.bootstrap(ours[:, i] - theirs[:, i], 0)
             out |= _with_interval(f"{name}_gain", interval)
@@ -156,6 +181,10 @@ def summary(ks: Sequence[int], found: Examined) -> dict[str, float]:
         "truncated": 1 - found.has_ended.mean(),
         "format": found.has_answer.mean(),
     }
+    if found.is_right_in_paper is not None:
+        right = int(found.is_right_in_paper.sum())
+        share = accuracy.wilson(right, len(found.is_right))
+        out |= _with_interval("accuracy_paper", share)
     for name, values in (("pass", found.passes), ("maj", found.majorities)):
         for k, of_questions in zip(ks, values.T, strict=True):
             interval = accuracy.bootstrap(of_questions, 0)

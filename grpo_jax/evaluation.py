@@ -80,7 +80,7 @@ def main(words: list[str]) -> int:
         else:
             other = _examination(given.against, "best", given, chosen.settings)
     rows = examination.answered(chosen, out, given.quiet)
-    found = evaluate.examined(_numbers(chosen.names, rows))
+    found = evaluate.examined(chosen.names, _numbers(chosen.names, rows))
     samples = evaluate.ks(given.k)
     result = {
         "model": given.model,
@@ -218,9 +218,13 @@ def _show(result: dict[str, Any], ks: Sequence[int]):
     for title in titles:
         table.add_column(title, justify="right" if title else "left")
     of_samples = [f"{kind}@{k}" for kind in ("pass", "maj") for k in ks]
-    for name in ["accuracy", *of_samples]:
-        key = "right" if name == "accuracy" else name
-        row = [name, *_interval(metrics, evaluate.PREFIX + name)]
+    gradings = {"accuracy": "right", "accuracy_paper": "right_paper"}
+    for name in [*(x for x in gradings if evaluate.PREFIX + x in metrics), *of_samples]:
+        key = gradings.get(name, name)
+        row = [
+            name.replace("_", ", as in the "),
+            *_interval(metrics, evaluate.PREFIX + name),
+        ]
         if other and key in other:
             row += [f"{other[key]:.1%}", *_interval(other, f"{key}_gain")]
         table.add_row(*row)

@@ -48,7 +48,8 @@ class Examination(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Of what is found out about a question."""
-        return evaluate.names(evaluate.ks(self.settings.evaluation.samples))
+        samples = self.settings.evaluation.samples
+        return evaluate.names(evaluate.ks(samples), self.task.is_final)
 
 
 def answered(

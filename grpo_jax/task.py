@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from grpo_jax import config
@@ -10,6 +10,7 @@ from grpo_jax.data import arithmetic, problem, sets
 from grpo_jax.data.problem import Problem
 from grpo_jax.data.settings import GENERATED
 from grpo_jax.models.spec import Spec
+from grpo_jax.rewards import paper, strict
 from grpo_jax.section import Refused
 from grpo_jax.text import answers, prompts
 from grpo_jax.text.tokenizer import Tokenizer
@@ -54,14 +55,37 @@ class Task(NamedTuple):
         """The reward function that judges answers of these data."""
         return "last" if self.settings.name == "sums" else "correct"
 
-    def said(self, completion: str) -> Hashable | None:
-        """The answer that a text gives: equal for equal ones, None if there is none."""
-        read = answers.last if self.checker == "last" else answers.final
-        found = read(completion)
-        return None if found is None else answers.canonical(found)
+    @property
+    def is_final(self) -> bool:
+        """Whether answers are judged by what they give as their final answer."""
+        return self.checker == "correct"
 
-    def is_right(self, asked: Problem, said: Hashable | None) -> bool:
-        return said is not None and said == answers.canonical(asked.answer)
+    def said(self, completion: str, has_ended: bool = True) -> str | None:
+        """The answer that a text gives, None if there is none."""
+        text = completion if has_ended else answers.whole(completion)
+        return answers.final(text) if self.is_final else answers.last(text)
+
+    def is_right(self, asked: Problem, said: str | None) -> bool:
+        """As the checker has it."""
+        if self.is_final:
+            return strict.is_right(asked.question, said, asked.answer)
+        return said == asked.answer
+
+    def votes(self, asked: Problem, said: Sequence[str | None]) -> list[int | None]:
+        """For each a number, equal for equal answers; 0 for right ones alone."""
+        if self.is_final:
+            return strict.votes(asked.question, asked.answer, said)
+        known = {asked.answer: 0}
+        number = lambda one: known.setdefault(one, len(known))  # noqa: E731
+        return [None if one is None else number(one) for one in said]
+
+    def is_right_in_paper(self, asked: Problem, completion: str) -> bool:
+        """By the rules of the paper's evaluation."""
+        if self.settings.name == "math":
+            gold, of = asked.demonstration, "list"
+        else:
+            gold, of = asked.answer, "last"
+        return paper.grade(asked.question, completion, gold, of).is_right
 
     def answer(self, told: str) -> list[int]:
         """What an answer in a demonstration says, and its end."""

@@ -207,11 +207,9 @@ def on_a_grader(chosen):
         patch.setattr(calls, "time", types.SimpleNamespace(monotonic=monotonic))
         patch.setattr(calls.Pool, "_start", lambda x: started.append(1) or start(x))
         slow = {"last": lambda *texts: float(done.wait())}
-        with pytest.MonkeyPatch.context() as of_rules:
-            of_rules.setattr(grading.rules, "RULES", slow)
-            grader = grading.Grader(chosen.rewards, "last", {})
+        grader = grading.Grader(chosen.rewards, "last", slow)
         workers = len(started)
-        found = grader.collect([grader.submit(Problem("q", "a"), ["x"])])
+        found = grader.collect([grader.submit(Problem("q", "a"), ["x"], [True])])
         done.set()
     return [workers, found.faults, np.nan_to_num(found.parts, nan=-1).tolist()]
 

@@ -17,15 +17,18 @@ PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
+    | {"text/units", "rewards/worker", "rewards/equivalent"}
     | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"}
     | {"line"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
-    | {"rewards/settings", "rewards/rules", "rewards/calls", "workdir", "processes"},
-    {"sampling/settings", "data/arithmetic", "data/sets"},
+    | {"rewards/settings", "rewards/calls", "workdir", "processes", "text/forms"}
+    | {"rewards/paper"},
+    {"sampling/settings", "data/arithmetic", "data/sets", "rewards/strict"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
-    | {"text/tokenizer", "rewards/grading"},
-    {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
+    | {"text/tokenizer", "rewards/rules"},
+    {"rewards/grading"}
+    | {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
     | {"losses/policy", "text/prompts"},
     {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"}
     | {"task"},
@@ -42,7 +45,16 @@ FLOORS = [
     {"rollout", "optimizers", "sampled"},
     {"models/load", "learner"},
     {"selftest", "bench/ceilings", "plan", "asking", "offline", "checkpoint"},
-    {"bench/losses", "bench/sampling", "bench/hlo", "runs", "groups", "beginning"},
+    {"bench/attacks", "bench/mutants"},
+    {
+        "bench/losses",
+        "bench/answers",
+        "bench/sampling",
+        "bench/hlo",
+        "runs",
+        "groups",
+        "beginning",
+    },
     {"bench/step", "bench/compile", "stage", "model_commands"},
     {"bench/update", "trainer", "stages", "evaluate"},
     {"run", "examination"},

@@ -114,7 +114,30 @@ def test_sums_are_right_as_they_stand_and_others_by_their_final_answer():
     found = made(name="chains", count=20)
     assert found.checker == "correct" and found.said("4") is None
     assert found.is_right(four, found.said("so it is\n#### 4.0"))
-    assert found.said("#### 4.0") == found.said(r"\boxed{4}")
+    said = ["4.0", None, "5", r"\$4", "5.0"]
+    assert found.votes(four, said) == [0, None, 1, 0, 1]
+
+
+def test_what_was_cut_says_only_what_it_had_finished():
+    sums, chains = made(), made(name="chains", count=20)
+    assert sums.said("12  2  32", has_ended=False) == "2"
+    assert chains.said("so\n#### 4", has_ended=False) is None
+    assert chains.said(r"\boxed{4} an", has_ended=False) == "4"
+
+
+def test_votes_on_sums_are_for_the_very_words():
+    four = problem.Problem("2+2=", "4")
+    assert made().votes(four, ["4", "5", None, "4.0", "5"]) == [0, 1, None, 2, 1]
+
+
+def test_the_paper_s_grading_reads_lists_in_math_and_the_last_number_elsewhere():
+    """5 and 7, then 5 again: in MATH repeats are dropped, and 7 is last."""
+    asked = problem.Problem("q", "7", r"\boxed{7}")
+    text = r"\boxed{5} \boxed{7} \boxed{5}"
+    known = made(name="chains", count=20)
+    assert not known.is_right_in_paper(asked, text)
+    of_math = known._replace(settings=config.Data(name="math"))
+    assert of_math.is_right_in_paper(asked, text)
 
 
 def test_without_demonstrations_there_is_nothing_to_imitate(tmp_path):

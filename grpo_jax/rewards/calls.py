@@ -8,7 +8,7 @@ If too many do, the run stops with the first of these errors.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -34,10 +34,16 @@ class Scored(NamedTuple):
 
 class Pool:
     """Threads for calls. One that takes too long keeps its thread, which ends with it;
-    another starts."""
+    another starts. Functions that bound themselves are waited for."""
 
-    def __init__(self, rewards: dict[str, Reward], workers: int, seconds: float):
-        self.rewards, self.seconds = rewards, seconds
+    def __init__(
+        self,
+        rewards: dict[str, Reward],
+        workers: int,
+        seconds: float,
+        bounded: Collection[str] = (),
+    ):
+        self.rewards, self.seconds, self.bounded = rewards, seconds, bounded
         self._calls: SimpleQueue = SimpleQueue()
         for _ in range(workers):
             self._start()
@@ -69,24 +75,25 @@ class Pool:
         """What was said of one; waits for it, but for no call longer than allowed."""
         parts, faults = np.full(len(futures), np.nan), []
         for j, (name, future) in enumerate(zip(self.rewards, futures, strict=True)):
-            value, fault = self._result(future)
+            seconds = math.inf if name in self.bounded else self.seconds
+            value, fault = self._result(future, seconds)
             if fault:
                 faults.append(f"{name} {fault}")
             elif value is not None:
                 parts[j] = value
         return Scored(parts, faults)
 
-    def _result(self, future: Future) -> tuple[float | None, str]:
+    def _result(self, future: Future, seconds: float) -> tuple[float | None, str]:
         while True:
             try:
                 error = future.exception(timeout=0.05)
             except TimeoutError:
                 began = future.began  # None: it waits for a thread
-                if began is None or time.monotonic() < began + self.seconds:
+                if began is None or time.monotonic() < began + seconds:
                     continue
                 future.is_given_up = True
                 self._start()  # in place of the thread that is lost
-                return None, f"took longer than {self.seconds:g} s"
+                return None, f"took longer than {seconds:g} s"
             if error is not None:
                 return None, f"raised {type(error).__name__}: {error}"
             return _number(future.result())

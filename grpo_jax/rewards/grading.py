@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from grpo_jax.data.problem import Problem
 from grpo_jax.rewards import calls, rules
 from grpo_jax.rewards.settings import Rewarding
 from grpo_jax.section import Refused
+from grpo_jax.text import answers
 
 
 class Graded(NamedTuple):
@@ -30,16 +31,28 @@ class Grader:
                 f"{', '.join(known)}. An experiment file's own stand in REWARDS there."
             )
         functions = {name: known[name] for name in self.names}
-        self.pool = calls.Pool(functions, settings.workers, settings.seconds)
+        bounded = rules.RULES.keys() - own.keys()
+        self.pool = calls.Pool(functions, settings.workers, settings.seconds, bounded)
 
-    def submit(self, problem: Problem, texts: Sequence[str | None]) -> list:
-        """Begins to grade a group, and returns at once; None: there is no such row."""
-        return [
-            None
-            if text is None
-            else self.pool.submit(calls.Sample(problem.question, text, problem.answer))
-            for text in texts
-        ]
+    def submit(
+        self,
+        problem: Problem,
+        texts: Sequence[str | None],
+        has_ended: Sequence[bool] | Bool[np.ndarray, "G"],
+    ) -> list:
+        """Begins to grade a group, and returns at once; None: there is no such row.
+
+        A text that was cut is graded without what may be unfinished in it.
+        """
+        begun: list = []
+        for text, ended in zip(texts, has_ended, strict=True):
+            if text is None:
+                begun.append(None)
+                continue
+            given = text if ended else answers.whole(text)
+            sample = calls.Sample(problem.question, given, problem.answer)
+            begun.append(self.pool.submit(sample))
+        return begun
 
     def collect(self, groups: Sequence[list]) -> Graded:
         """Of groups of one size; waits for what is not done."""

@@ -1,14 +1,18 @@
 """Rewards that a rule gives: (question, completion, answer) → a number.
 
-Any function of the same three texts is a reward. None says that it cannot tell.
+Any function of the same three texts is a reward. None says that it cannot tell. A
+completion that was cut comes without what may be unfinished in it. The rules here are
+functions of these texts alone: `rewards.seconds` does not end them, for what a slow
+machine left unscored a fast one would not.
 """
 
+from grpo_jax.rewards import strict
 from grpo_jax.text import answers
 
 
 def correct(question: str, completion: str, answer: str) -> float:
     """1 if the completion's final answer is the right one: boxed, or after ####."""
-    return float(answers.same(answers.final(completion), answer))
+    return float(strict.is_right(question, answers.final(completion), answer))
 
 
 def last(question: str, completion: str, answer: str) -> float:

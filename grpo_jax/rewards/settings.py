@@ -15,7 +15,7 @@ class Rewarding(Section):
     functions: tuple[str, ...] = ()
     overlong: int = 0  # DAPO: over max_new's last so many tokens, up to −1 is added
     truncated: Literal["kept", "dropped"] = "kept"  # rows that max_new cut: learned?
-    seconds: float = 10.0  # that one call may take
+    seconds: float = 10.0  # that a call of an own function may take
     workers: int = 4  # calls at once
     most_faults: float = 0.1  # share of a step's calls that may fail; above it stops
 

@@ -1,45 +1,31 @@
-r"""The answer that a text ends with: after `####`, in `\boxed{}`, or its last number.
+r"""Where a text gives its answer: in its last `\boxed{}`, or on its last `####` line.
 
-Nothing is evaluated. A number is compared as a fraction, so 0.5 is 1/2 and 1,000 is
-1000; what is no number is compared as text without its spaces.
+Whichever stands last is the answer, and if that is unfinished there is none. Braces are
+balanced, `\{` is none, and of a box within a box the outer one counts. `####` is a mark
+at the beginning of a line only: elsewhere it is talk.
 """
 
 import re
-from fractions import Fraction
 
-NUMBER = re.compile(
-    r"-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d)\.)?(?:/\d+)?", re.ASCII
-)
-LONGEST = 1000  # characters of a number: Python takes very long over more
-
-
-BOX = re.compile(r"\\f?box(?:ed)?(?: *(\{)| +(\w+))")
+MARK = re.compile(r"^[ \t]*####(?!#)([^\n]*)", re.MULTILINE)
+# A box that opens; or holds one word without braces, as some of MATH's; or a brace.
+DEEPEST = 500  # braces within braces; there is no answer where there are more
+BOX = re.compile(r"(\\f?box(?:ed)?[ \t]*\{)|\\f?box(?:ed)?[ \t]+(\w+)|\\[{}\\]|([{}])")
 
 
 def boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{}`, braces in it balanced; or `\boxed 2`."""
-    *_, last = [None, *BOX.finditer(text)]
-    if last is None or last[2]:
-        return last and last[2]
-    start, depth = last.end(), 1
-    for end in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[start:end].strip()
-    return None
+    r"""What stands in the last `\boxed{}`, or after `\boxed`; None if it is open."""
+    return _last_box(text)[1]
 
 
 def hashed(text: str) -> str | None:
-    """What stands behind the last `####`, up to the end of its line."""
-    _, mark, rest = text.rpartition("####")
-    return rest.strip().split("\n")[0].strip() or None if mark else None
+    """What stands on the last line that begins with `####`."""
+    return _last_mark(text)[1]
 
 
 def final(text: str) -> str | None:
     """What was given as the answer: boxed or hashed, whichever is last."""
-    *_, box = [-1, *(found.start() for found in BOX.finditer(text))]
-    first, second = (boxed, hashed) if box > text.rfind("####") else (hashed, boxed)
-    return first(text) or second(text)
+    return max(_last_box(text), _last_mark(text), key=lambda found: found[0])[1]
 
 
 def last(text: str) -> str | None:
@@ -47,22 +33,45 @@ def last(text: str) -> str | None:
     return text.split()[-1] if text.strip() else None
 
 
-def canonical(answer: str) -> Fraction | str:
-    """Equal for answers that are the same number, or the same text."""
-    plain = re.sub(r"\s|\\[!,;: ]|\\?\$|\\?%$|\.$", "", answer)
-    if len(plain) > LONGEST:
-        return plain
-    fraction = re.fullmatch(r"(-?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}", plain)
-    if fraction:
-        plain = f"{fraction[1]}{fraction[2]}/{fraction[3]}".replace("--", "")
-    if plain and NUMBER.fullmatch(plain):
-        try:
-            return Fraction(plain.replace(",", ""))
-        except (ValueError, ZeroDivisionError):
-            return plain
-    return plain
+def whole(text: str) -> str:
+    """A text that was cut, without what may be unfinished: its last word, or the line
+    if that gives an answer. `#### 12` may have been going to be `#### 123`."""
+    start = text.rfind("\n") + 1
+    if MARK.match(text, start):
+        return text[:start]
+    return text[: 1 + max(text.rfind(end) for end in " \t\n}")]
 
 
-def same(a: str | None, b: str | None) -> bool:
-    """Whether two answers are the same. No answer is none, not even the same."""
-    return a is not None and b is not None and canonical(a) == canonical(b)
+def _last_mark(text: str) -> tuple[int, str | None]:
+    if "####" not in text:
+        return -1, None
+    *_, mark = [None, *MARK.finditer(text)]
+    return (-1, None) if mark is None else (mark.start(), mark[1].strip() or None)
+
+
+def _last_box(text: str) -> tuple[int, str | None]:
+    """Where it begins, and what is in it."""
+    first = text.find("\\")
+    if first < 0 or "box" not in text:
+        return -1, None
+    start, span, end = -1, (0, 0), -1  # of the box that closed last, and of its inside
+    opened: list[tuple[int, int] | None] = []  # None: a brace that is no box's
+    for token in BOX.finditer(text, first):
+        if token[1]:
+            opened.append(token.span())
+        elif token[2]:
+            start, span, end = token.start(), token.span(2), token.end()
+        elif token[3] == "{":
+            opened.append(None)
+        elif token[3] and opened and (box := opened.pop()):
+            around = text[box[1] : max(start, box[1])] + text[end : token.start()]
+            # A box that holds a box alone says what that says.
+            if start < box[1] or around.strip():
+                span = box[1], token.start()
+            start, end = box[0], token.end()
+        if len(opened) > DEEPEST:
+            return len(text), None
+    still = max((box[0] for box in opened if box), default=-1)
+    return (
+        (still, None) if still > start else (start, text[slice(*span)].strip() or None)
+    )

@@ -81,3 +81,9 @@ def test_a_slow_call_leaves_no_thread_behind():
     assert len(found.faults) == 6
     time.sleep(0.5)
     assert threading.active_count() <= before + 2
+
+
+def test_a_function_that_bounds_itself_is_waited_for():
+    slow = lambda q, c, a: time.sleep(0.3) or 1.0  # noqa: E731
+    pool = calls.Pool({"slow": slow}, 1, 0.1, {"slow"})
+    assert pool.collect(pool.submit(SAMPLES[0])) == (np.ones(1), [])

@@ -1,12 +1,13 @@
 """Groups of texts are graded in their places, and faults are told."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from grpo_jax.data.problem import Problem
-from grpo_jax.rewards import grading
+from grpo_jax.rewards import grading, rules
 from grpo_jax.rewards.settings import Rewarding
 from grpo_jax.section import Refused
 
@@ -15,7 +16,8 @@ FOUR = Problem("2+2=", "4")
 
 def graded(groups, functions=(), checker="last", **own):
     grader = grading.Grader(Rewarding(functions=functions), checker, own)
-    begun = [grader.submit(problem, texts) for problem, texts in groups]
+    ended = [True] * 3
+    begun = [grader.submit(p, texts, ended[: len(texts)]) for p, texts in groups]
     return grader.names, grader.collect(begun)
 
 
@@ -70,3 +72,24 @@ def test_an_unknown_function_is_refused_with_those_there_are():
 def test_ones_own_function_may_take_the_name_of_a_known_one():
     _, found = graded([(FOUR, ["5"])], ("last",), last=lambda *texts: 3.0)
     assert found.parts.item() == 3
+
+
+def test_a_text_that_was_cut_earns_nothing_by_what_it_had_not_finished():
+    """`#### 4` may have been going to be 42; a box that is closed is what it is."""
+    texts = ["#### 4", r"\boxed{4} and so", "so\n#### 4", "#### 4\nand so"]
+    grader = grading.Grader(Rewarding(), "correct", {})
+    found = [
+        grader.collect([grader.submit(FOUR, texts, [ended] * 4)]).parts[0, :, 0]
+        for ended in (True, False)
+    ]
+    np.testing.assert_array_equal(found, [[1, 1, 1, 1], [0, 1, 0, 1]])
+
+
+def test_only_own_functions_are_ended_by_the_time_they_take(monkeypatch):
+    """A rule of ours may wait for a worker to begin, on a machine however slow."""
+    slow = lambda *texts: time.sleep(0.3) or 1.0  # noqa: E731
+    monkeypatch.setitem(rules.RULES, "correct", slow)
+    for own, faults in (({}, 0), ({"correct": slow}, 1)):
+        grader = grading.Grader(Rewarding(seconds=0.1), "correct", own)
+        found = grader.collect([grader.submit(FOUR, ["4"], [True])])
+        assert len(found.faults) == faults
