@@ -18,11 +18,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
     | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"}
-    | {"line", "rewards/jail"},
+    | {"line", "text/overlap", "rewards/jail"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/rules", "rewards/calls", "workdir", "processes"},
-    {"sampling/settings", "data/arithmetic", "data/sets"}
+    {"sampling/settings", "data/arithmetic", "data/sets", "rewards/shaping"}
     | {"rewards/code"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
     | {"text/tokenizer", "rewards/grading"},

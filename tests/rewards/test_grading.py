@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from grpo_jax.data.problem import Problem
-from grpo_jax.rewards import grading
+from grpo_jax.rewards import code, grading
 from grpo_jax.rewards.settings import Rewarding
 from grpo_jax.section import Refused
 
@@ -70,3 +70,22 @@ def test_an_unknown_function_is_refused_with_those_there_are():
 def test_ones_own_function_may_take_the_name_of_a_known_one():
     _, found = graded([(FOUR, ["5"])], ("last",), last=lambda *texts: 3.0)
     assert found.parts.item() == 3
+
+
+def test_programs_run_within_their_limits(monkeypatch):
+    asked = []
+    monkeypatch.setattr(code, "judged", lambda *given: asked.append(given) or 1.0)
+    chosen = Rewarding(functions=("code",), program_seconds=2.0, program_memory=99)
+    grader = grading.Grader(chosen, "last", {})
+    asked.clear()
+    found = grader.collect([grader.submit(FOUR, ["x = 4"])])
+    assert asked == [("x = 4", "4", 2.0, 99)] and found.parts.item() == 1
+
+
+def test_where_programs_cannot_run_nothing_begins(monkeypatch):
+    monkeypatch.setattr(code.jail, "__file__", "/nowhere")
+    with pytest.raises(Refused, match="the reward 'code' runs programs"):
+        graded([], ("code",))
+    # One's own of that name runs elsewhere.
+    _, found = graded([(FOUR, ["4"])], ("code",), code=lambda *texts: 1.0)
+    assert found.parts.item() == 1
