@@ -11,6 +11,8 @@ from grpo_jax import accuracy, asking, crossing, prng, stage
 from grpo_jax.asking import Asker
 from grpo_jax.data.problem import Problem
 from grpo_jax.models import transformer
+from grpo_jax.rewards import calls, code
+from grpo_jax.rewards.grading import Grader
 
 PREFIX = "eval/"
 
@@ -23,7 +25,7 @@ class Examined(NamedTuple):
     length: Int[np.ndarray, "N"]
     has_ended: Bool[np.ndarray, "N"]
     passes: Float[np.ndarray, "N K"]  # pass@k of the samples, for each k
-    majorities: Float[np.ndarray, "N K"]
+    majorities: Float[np.ndarray, "N M"]  # maj@k; of programs none, which have no vote
 
 
 class Examiner:
@@ -33,6 +35,9 @@ class Examiner:
         chosen, sampling = run.settings.evaluation, run.settings.sampling
         self.run, self.settings = run, chosen
         self.problems = problems[: chosen.questions]
+        if run.task.judges_programs:  # they run once, whatever else they are given
+            alone = dataclasses.replace(run.settings.rewards, functions=())
+            run = run._replace(grader=Grader(alone, run.task.checker, {}))
         self.greedy = stage.asker(run, stage.greedily(sampling), 1)
         if chosen.samples:
             warm = dataclasses.replace(sampling, temperature=chosen.temperature)
@@ -45,7 +50,7 @@ class Examiner:
         process, processes = crossing.place()
         own = range(process, len(self.problems), processes)
         each = -(-len(self.problems) // processes)
-        blank = np.zeros((each, 4 + 2 * len(self.ks)))
+        blank = np.zeros((each, len(self.names)))
         for start in range(0, len(own), self.settings.batch_size):
             numbers = own[start : start + self.settings.batch_size]
             blank[start : start + len(numbers)], _ = self.batch(
@@ -53,11 +58,15 @@ class Examiner:
             )
         found = crossing.gathered(blank).reshape(processes, each, -1)
         found = found.swapaxes(0, 1).reshape(each * processes, -1)
-        return examined(found[: len(self.problems)])
+        return examined(found[: len(self.problems)], len(self.ks))
 
     @property
     def ks(self) -> list[int]:
         return ks(self.settings.samples)
+
+    @property
+    def names(self) -> list[str]:
+        return names(self.ks, votes=not self.run.task.judges_programs)
 
     def batch(
         self,
@@ -71,17 +80,25 @@ class Examiner:
         """
         task = self.run.task
         asked = self._ask(self.greedy, params, numbers, meanwhile)
-        rows, texts = [], [text for (text,) in asked.texts]
-        for problem, group, text in zip(
-            asked.problems, asked.groups, texts, strict=True
-        ):
-            said = task.said(text)
-            right = task.is_right(problem, said)
-            rows.append([right, said is not None, group.length[0], group.has_ended[0]])
-        found = np.array(rows, float)
+        texts = [text for (text,) in asked.texts]
+        ends = [[group.length[0], group.has_ended[0]] for group in asked.groups]
+        if task.judges_programs:
+            right = self._passing(asked)[:, 0]
+            each = zip(asked.problems, texts, strict=True)
+            there = [code.is_python(code.program(p.question, x)) for p, x in each]
+        else:
+            said = list(map(task.said, texts))
+            right = list(map(task.is_right, asked.problems, said))
+            there = [one is not None for one in said]
+        found = np.concatenate([np.array([right, there]).T, ends], -1, dtype=float)
         if not self.ks:
             return found, texts
         drawn = self._ask(self.warm, params, numbers, meanwhile)
+        if task.judges_programs:
+            right = self._passing(drawn).sum(-1).tolist()
+            n = self.settings.samples
+            more = [[accuracy.pass_at(k, c, n) for k in self.ks] for c in right]
+            return np.concatenate([found, more], -1, dtype=float), texts
         more = [
             self._of_samples(problem, texts)
             for problem, texts in zip(drawn.problems, drawn.texts, strict=True)
@@ -95,6 +112,14 @@ class Examiner:
         key = self.run.key(prng.Stream.EVALUATE, 0)
         given = params, problems, numbers, key
         return asking.ask(asker, *given, meanwhile=meanwhile)
+
+    def _passing(self, asked: asking.Asked) -> Bool[np.ndarray, "N G"]:
+        """Which programs pass. One that could not be judged does not, and is told of
+        where there are many."""
+        parts, faults = asked.graded.parts[:, :, 0], asked.graded.faults
+        most = self.run.settings.rewards.most_faults
+        calls.need_few(len(faults), parts.size, (faults or [""])[0], most)
+        return np.nan_to_num(parts) > 0
 
     def _of_samples(self, problem: Problem, texts: Sequence[str]) -> list[float]:
         task = self.run.task
@@ -111,15 +136,16 @@ def ks(samples: int) -> list[int]:
     return sorted((powers | {samples}) - {0})
 
 
-def names(ks: Sequence[int]) -> list[str]:
+def names(ks: Sequence[int], *, votes: bool = True) -> list[str]:
     """Of what is known of a question, in the order of its row."""
-    of_samples = [f"{name}@{k}" for name in ("pass", "maj") for k in ks]
+    kinds = ("pass", "maj") if votes else ("pass",)
+    of_samples = [f"{name}@{k}" for name in kinds for k in ks]
     return ["right", "answered", "length", "ended", *of_samples]
 
 
-def examined(rows: Float[np.ndarray, "N R"]) -> Examined:
+def examined(rows: Float[np.ndarray, "N R"], ks: int) -> Examined:
     right, answered, length, ended = rows[:, :4].T
-    passes, majorities = np.split(rows[:, 4:], 2, -1)
+    passes, majorities = np.split(rows[:, 4:], [ks], -1)
     known = right > 0, answered > 0, length.astype(int), ended > 0
     return Examined(*known, passes, majorities)
 
@@ -157,7 +183,7 @@ def summary(ks: Sequence[int], found: Examined) -> dict[str, float]:
         "format": found.has_answer.mean(),
     }
     for name, values in (("pass", found.passes), ("maj", found.majorities)):
-        for k, of_questions in zip(ks, values.T, strict=True):
+        for k, of_questions in zip(ks, values.T, strict=False):
             interval = accuracy.bootstrap(of_questions, 0)
             out |= _with_interval(f"{name}@{k}", interval)
     return {PREFIX + name: float(x) for name, x in out.items()}

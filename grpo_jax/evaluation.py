@@ -41,8 +41,8 @@ class Options(NamedTuple):
     """
 
     model: line.Model  # tiny, smollm2-135m, a folder, a .gguf, a hub id, or a run's
-    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, sums, chains, a .jsonl or .parquet file,
-    # or a hub id; None: what the run was made for
+    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, a .jsonl or
+    # .parquet file, or a hub id; None: what the run was made for
     data: str | None = None
     split: str | None = None  # None: test; of the run's own data, what it held out
     k: int = 0  # answers drawn to each question besides the likeliest
@@ -77,8 +77,8 @@ def main(words: list[str]) -> int:
         else:
             other = _examination(given.against, "best", given, chosen.settings)
     rows = examination.answered(chosen, out)
-    found = evaluate.examined(_numbers(chosen.names, rows))
     samples = evaluate.ks(given.k)
+    found = evaluate.examined(_numbers(chosen.names, rows), len(samples))
     result = {
         "model": given.model,
         "checkpoint": chosen.step,
@@ -169,7 +169,7 @@ PROMPTS = "instruction", "wrapping", "shots"
 
 def _usual(name: str, text: Tokenizer) -> config.Data:
     """How a model is asked that was not trained here."""
-    if name in GENERATED:
+    if name in GENERATED or name == "humaneval":  # whose prompts are to be continued
         return config.Data()
     asked = "steps-zh" if name in CHINESE else "steps"
     wrapping = "chat" if text.has_template else "paper"
@@ -205,6 +205,8 @@ def _show(result: dict[str, Any], ks: Sequence[int]):
     of_samples = [f"{kind}@{k}" for kind in ("pass", "maj") for k in ks]
     for name in ["accuracy", *of_samples]:
         key = "right" if name == "accuracy" else name
+        if evaluate.PREFIX + name not in metrics:
+            continue  # programs have no vote
         row = [name, *_interval(metrics, evaluate.PREFIX + name)]
         if other and key in other:
             row += [f"{other[key]:.1%}", *_interval(other, f"{key}_gain")]

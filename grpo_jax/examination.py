@@ -48,7 +48,8 @@ class Examination(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Of what is found out about a question."""
-        return evaluate.names(evaluate.ks(self.settings.evaluation.samples))
+        ks = evaluate.ks(self.settings.evaluation.samples)
+        return evaluate.names(ks, votes=not self.task.judges_programs)
 
 
 def answered(chosen: Examination, out: pathlib.Path) -> list[dict]:
