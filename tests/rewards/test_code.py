@@ -162,7 +162,6 @@ import os, shutil
 shutil.rmtree('.', ignore_errors=True)
 def add(x, y): return 0""",
     "kills those that test": "import os\nos.kill(os.getppid(), 9)",
-    "names it a builtin": "def len(x): return 5\ndef add(x, y): return 0",
     "answers for ever": "def add(x, y): return 'x' * (1 << 27)",
     "answers deeply": """
 def add(x, y):
@@ -175,8 +174,12 @@ def add(x, y):
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_success_cannot_be_claimed(trick):
-    tests = TESTS + "\nassert len([1]) == 1"
-    assert given("```\n" + TRICKS[trick] + "\n```", tests=tests) == 0.0
+    assert given("```\n" + TRICKS[trick] + "\n```") == 0.0
+
+
+def test_python_s_own_names_mean_what_they_mean_to_tests():
+    program = "def abs(x): return 0\ndef f(): return 9"
+    assert alone(program, "assert abs(f() - 1) < 0.5") == 0.0
 
 
 def raises(body, error=Exception):
@@ -228,6 +231,11 @@ def test_a_fork_bomb_is_over_at_once():
     assert alone(bomb, "f()") == 0.0
     assert time.monotonic() - start < 4  # and not after its time
     assert len([*pathlib.Path("/proc").iterdir()]) < before + 100
+
+
+def test_it_has_no_powers_of_root():
+    assert forbidden("import socket\nsocket.sethostname(socket.gethostname())")
+    assert forbidden("import os\nos.chroot('/')")
 
 
 def test_it_reaches_no_network():
