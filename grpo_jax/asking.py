@@ -16,7 +16,7 @@ from grpo_jax.task import Task
 class Asker(NamedTuple):
     task: Task
     sampler: Sampler
-    grader: Grader
+    grader: Grader | None  # None: none is needed
 
 
 class Asked(NamedTuple):
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
     questions: list[Question]
     groups: list[Answers]
     texts: list[list[str | None]]
-    graded: Graded
+    graded: Graded | None
 
 
 def ask(
@@ -39,7 +39,8 @@ def ask(
     budgets: Sequence[Sequence[int]] | None = None,
     meanwhile: Callable[[], None] = lambda: None,  # see rollout.answers
 ) -> Asked:
-    task, strings = asker.task, asker.sampler.settings.stop_strings
+    task, sampler, grader = asker
+    strings = sampler.settings.stop_strings
     decode = task.tokenizer.decode
     budgets = budgets or [None] * len(problems)
     tokens = map(task.question, problems)
@@ -48,14 +49,15 @@ def ask(
     of_number = dict(zip(numbers, problems, strict=True))
     found = {}
     given = params, questions, key, watch, meanwhile
-    for group in rollout.answers(asker.sampler, *given):
+    for group in rollout.answers(sampler, *given):
         rows = zip(group.tokens, group.length, strict=True)
         # Only a row that was given no budget is empty: it was not asked.
         texts = [decode(row[:n].tolist()) if n else None for row, n in rows]
-        problem = of_number[group.number]
-        begun = asker.grader.submit(problem, texts, group.has_ended)
+        given = of_number[group.number], texts, group.has_ended
+        begun = grader and grader.submit(*given)
         found[group.number] = group, texts, begun
     groups, texts, begun = map(
         list, zip(*(found[number] for number in numbers), strict=True)
     )
-    return Asked(problems, questions, groups, texts, asker.grader.collect(begun))
+    graded = grader and grader.collect(begun)
+    return Asked(problems, questions, groups, texts, graded)

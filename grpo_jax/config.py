@@ -92,9 +92,34 @@ class Config(Section):
 
         chosen = self.algorithm.advantage
         asks = chosen.estimator == "indicator" or {"rft", "dpo"} & set(self.stages)
+        asks = asks or self.rewards.cosine > 0
         reason = f"{chosen.dotted('estimator')} {chosen.estimator!r} does not read it"
-        readers = "indicator, or a stage rft or dpo"
+        readers = "indicator, rewards.cosine, or a stage rft or dpo"
         chosen.need_read("correct_above", bool(asks), reason, readers)
+        self._check_rewards()
+
+    def _check_rewards(self):
+        chosen, stages = self.rewards, ", ".join(self.stages)
+        for name in ("overlong", "repetition", "cosine", "truncated"):
+            is_online = "online" in self.stages
+            reason = f"stages are {stages}, and a reward of tokens is for online"
+            chosen.need_read(name, is_online, reason, "a stage online")
+        for name in ("overlong", "cosine"):
+            rule = f"it must be at most sampling.max_new, {self.sampling.max_new}"
+            fits = getattr(chosen, name) <= self.sampling.max_new
+            chosen.need(name, fits, rule, "Shorten it.")
+        runs = "code" in chosen.functions or self.data.name == "humaneval"
+        reason = "no program is run: rewards.functions has no 'code'"
+        for name in ("program_seconds", "program_memory"):
+            chosen.need_read(name, runs, reason, "that function, or humaneval")
+        rule = f"it must be below rewards.seconds, {chosen.seconds:g}"
+        fits = chosen.program_seconds < chosen.seconds or not runs
+        chosen.need("program_seconds", fits, rule, "Raise that.")
+        weights = self.algorithm.advantage.reward_weights
+        rule = "all rewards would count nothing"
+        holds = not weights or any(weights)
+        remedy = "Give one that counts a weight, or none at all."
+        self.algorithm.advantage.need("reward_weights", holds, rule, remedy)
 
     def _check_groups(self):
         G, chosen = self.algorithm.group_size, self.groups
@@ -121,9 +146,6 @@ class Config(Section):
         chosen.need("allocation", holds, rule, "Choose one of the two.")
         rule = f"a group of {G} sample is never mixed"
         chosen.need("mixed", G > 1 or not chosen.mixed, rule, "Raise its size.")
-        rule = f"it must be at most sampling.max_new, {self.sampling.max_new}"
-        fits = self.rewards.overlong <= self.sampling.max_new
-        self.rewards.need("overlong", fits, rule, "Shorten it.")
 
     def _check_reference(self):
         plain = self.reference == Reference()

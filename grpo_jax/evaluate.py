@@ -11,6 +11,8 @@ from grpo_jax import accuracy, asking, crossing, prng, stage
 from grpo_jax.asking import Asker
 from grpo_jax.data.problem import Problem
 from grpo_jax.models import transformer
+from grpo_jax.rewards import calls, code
+from grpo_jax.rewards.grading import Grader
 
 PREFIX = "eval/"
 
@@ -24,7 +26,7 @@ class Examined(NamedTuple):
     length: Int[np.ndarray, "N"]
     has_ended: Bool[np.ndarray, "N"]
     passes: Float[np.ndarray, "N K"]  # pass@k of the samples, for each k
-    majorities: Float[np.ndarray, "N K"]
+    majorities: Float[np.ndarray, "N M"]  # maj@k; of programs none, which have no vote
 
 
 class Examiner:
@@ -34,6 +36,10 @@ class Examiner:
         chosen, sampling = run.settings.evaluation, run.settings.sampling
         self.run, self.settings = run, chosen
         self.problems = problems[: chosen.questions]
+        run = run._replace(grader=None)  # answers are read, and nobody else is asked
+        if run.task.judges_programs:  # they run once, whatever else they are given
+            alone = dataclasses.replace(run.settings.rewards, functions=())
+            run = run._replace(grader=Grader(alone, run.task.checker, {}))
         self.greedy = stage.asker(run, stage.greedily(sampling), 1)
         if chosen.samples:
             warm = dataclasses.replace(sampling, temperature=chosen.temperature)
@@ -62,7 +68,8 @@ class Examiner:
 
     @property
     def names(self) -> list[str]:
-        return names(self.ks, self.run.task.is_final)
+        task = self.run.task
+        return names(self.ks, task.is_final, votes=not task.judges_programs)
 
     def batch(
         self,
@@ -76,21 +83,31 @@ class Examiner:
         """
         task = self.run.task
         asked = self._ask(self.greedy, params, numbers, meanwhile)
-        rows, texts = [], [text for (text,) in asked.texts]
-        for problem, group, text in zip(
-            asked.problems, asked.groups, texts, strict=True
-        ):
-            ended = bool(group.has_ended[0])
-            said = task.said(text, ended)
-            right = task.is_right(problem, said)
-            row = [right, said is not None, group.length[0], ended]
-            if task.is_final:
-                row.append(task.is_right_in_paper(problem, text))
-            rows.append(row)
-        found = np.array(rows, float)
+        texts = [text for (text,) in asked.texts]
+        ends = [[group.length[0], group.has_ended[0]] for group in asked.groups]
+        each = list(zip(asked.problems, texts, strict=True))
+        if task.judges_programs:
+            right = self._passing(asked)[:, 0]
+            there = [code.is_python(code.program(p.question, x)) for p, x in each]
+        else:
+            said = [
+                task.said(text, bool(ended))
+                for text, (_, ended) in zip(texts, ends, strict=True)
+            ]
+            right = list(map(task.is_right, asked.problems, said))
+            there = [one is not None for one in said]
+        columns = [right, there, *np.transpose(ends)]
+        if task.is_final:
+            columns.append([task.is_right_in_paper(*one) for one in each])
+        found = np.array(columns, float).T
         if not self.ks:
             return found, texts
         drawn = self._ask(self.warm, params, numbers, meanwhile)
+        if task.judges_programs:
+            right = self._passing(drawn).sum(-1).tolist()
+            n = self.settings.samples
+            more = [[accuracy.pass_at(k, c, n) for k in self.ks] for c in right]
+            return np.concatenate([found, more], -1, dtype=float), texts
         more = [
             self._of_samples(problem, texts, group.has_ended)
             for problem, texts, group in zip(
@@ -106,6 +123,14 @@ class Examiner:
         key = self.run.key(prng.Stream.EVALUATE, 0)
         given = params, problems, numbers, key
         return asking.ask(asker, *given, meanwhile=meanwhile)
+
+    def _passing(self, asked: asking.Asked) -> Bool[np.ndarray, "N G"]:
+        """Which programs pass. One that could not be judged does not, and is told of
+        where there are many."""
+        parts, faults = asked.graded.parts[:, :, 0], asked.graded.faults
+        most = self.run.settings.rewards.most_faults
+        calls.need_few(len(faults), parts.size, (faults or [""])[0], most)
+        return np.nan_to_num(parts) > 0
 
     def _of_samples(
         self,
@@ -126,9 +151,10 @@ def ks(samples: int) -> list[int]:
     return sorted((powers | {samples}) - {0})
 
 
-def names(ks: Sequence[int], is_final: bool) -> list[str]:
+def names(ks: Sequence[int], is_final: bool, *, votes: bool) -> list[str]:
     """Of what is known of a question, in the order of its row."""
-    of_samples = [f"{name}@{k}" for name in ("pass", "maj") for k in ks]
+    kinds = ("pass", "maj") if votes else ("pass",)
+    of_samples = [f"{name}@{k}" for name in kinds for k in ks]
     in_paper = ["right_paper"] * is_final
     return ["right", "answered", "length", "ended", *in_paper, *of_samples]
 
@@ -136,16 +162,19 @@ def names(ks: Sequence[int], is_final: bool) -> list[str]:
 def examined(names: Sequence[str], rows: Float[np.ndarray, "N R"]) -> Examined:
     column = dict(zip(names, rows.T, strict=True))
     in_paper = column.get("right_paper")
-    of_samples = [i for i, name in enumerate(names) if "@" in name]
-    passes, majorities = np.split(rows[:, of_samples], 2, -1)
+
+    def of_samples(kind):
+        found = [x for name, x in column.items() if name.startswith(f"{kind}@")]
+        return np.stack(found, -1) if found else np.zeros((len(rows), 0))
+
     return Examined(
         is_right=column["right"] > 0,
         is_right_in_paper=None if in_paper is None else in_paper > 0,
         has_answer=column["answered"] > 0,
         length=column["length"].astype(int),
         has_ended=column["ended"] > 0,
-        passes=passes,
-        majorities=majorities,
+        passes=of_samples("pass"),
+        majorities=of_samples("maj"),
     )
 
 
@@ -186,7 +215,7 @@ def summary(ks: Sequence[int], found: Examined) -> dict[str, float]:
         share = accuracy.wilson(right, len(found.is_right))
         out |= _with_interval("accuracy_paper", share)
     for name, values in (("pass", found.passes), ("maj", found.majorities)):
-        for k, of_questions in zip(ks, values.T, strict=True):
+        for k, of_questions in zip(ks, values.T, strict=False):
             interval = accuracy.bootstrap(of_questions, 0)
             out |= _with_interval(f"{name}@{k}", interval)
     return {PREFIX + name: float(x) for name, x in out.items()}

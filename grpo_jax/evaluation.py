@@ -41,8 +41,8 @@ class Options(NamedTuple):
     """
 
     model: line.Model  # tiny, smollm2-135m, a folder, a .gguf, a hub id, or a run's
-    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, sums, chains, a .jsonl or .parquet file,
-    # or a hub id; None: what the run was made for
+    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, a .jsonl or
+    # .parquet file, or a hub id; None: what the run was made for
     data: str | None = None
     split: str | None = None  # None: test; of the run's own data, what it held out
     question: str | None = None  # columns of a file, or of a set of the hub ...
@@ -80,8 +80,8 @@ def main(words: list[str]) -> int:
         else:
             other = _examination(given.against, "best", given, chosen.settings)
     rows = examination.answered(chosen, out, given.quiet)
-    found = evaluate.examined(chosen.names, _numbers(chosen.names, rows))
     samples = evaluate.ks(given.k)
+    found = evaluate.examined(chosen.names, _numbers(chosen.names, rows))
     result = {
         "model": given.model,
         "checkpoint": chosen.step,
@@ -184,7 +184,7 @@ COLUMNS = "question", "answer"
 
 def _usual(name: str, text: Tokenizer) -> config.Data:
     """How a model is asked that was not trained here."""
-    if name in GENERATED:
+    if name in GENERATED or name == "humaneval":  # whose prompts are to be continued
         return config.Data()
     asked = "steps-zh" if name in CHINESE else "steps"
     wrapping = "chat" if text.has_template else "paper"
@@ -219,7 +219,9 @@ def _show(result: dict[str, Any], ks: Sequence[int]):
         table.add_column(title, justify="right" if title else "left")
     of_samples = [f"{kind}@{k}" for kind in ("pass", "maj") for k in ks]
     gradings = {"accuracy": "right", "accuracy_paper": "right_paper"}
-    for name in [*(x for x in gradings if evaluate.PREFIX + x in metrics), *of_samples]:
+    for name in [*gradings, *of_samples]:
+        if evaluate.PREFIX + name not in metrics:
+            continue  # programs have no vote, and sums are not the paper's
         key = gradings.get(name, name)
         row = [
             name.replace("_", ", as in the "),

@@ -30,7 +30,6 @@ from grpo_jax import (
     workdir,
 )
 from grpo_jax.data.problem import Problem
-from grpo_jax.rewards.grading import Grader
 from grpo_jax.section import Refused
 
 
@@ -48,8 +47,9 @@ class Examination(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Of what is found out about a question."""
-        samples = self.settings.evaluation.samples
-        return evaluate.names(evaluate.ks(samples), self.task.is_final)
+        ks = evaluate.ks(self.settings.evaluation.samples)
+        known, votes = self.task.is_final, not self.task.judges_programs
+        return evaluate.names(ks, known, votes=votes)
 
 
 def answered(
@@ -80,9 +80,8 @@ def _ask(chosen: Examination, missing: Sequence[int], tell: Callable) -> Iterato
     mesh = sharding.of_axes(settings.training.mesh)
     asking = dataclasses.replace(settings.evaluation, questions=len(problems))
     settings = dataclasses.replace(settings, evaluation=asking)
-    grader = Grader(settings.rewards, known.checker, {})
     root, spec = prng.root(settings.seed), chosen.found.base.spec
-    run = stage.Run(settings, spec, known, grader, mesh, root)
+    run = stage.Run(settings, spec, known, None, mesh, root)
     examiner = evaluate.Examiner(run, problems)
     dtype = settings.model.numerics.compute
     key = run.key(prng.Stream.INIT, 0)

@@ -11,6 +11,7 @@ from grpo_jax.asking import Asked
 from grpo_jax.data.problem import Problem
 from grpo_jax.pool import Answers, Question
 from grpo_jax.records import Rewards
+from grpo_jax.rewards import shaping
 
 
 class Group(NamedTuple):
@@ -27,36 +28,89 @@ def of(asked: Asked) -> list[Group]:
     return list(map(Group, *given, asked.graded.parts))
 
 
+def clipped(
+    settings: config.Config, parts: Float[np.ndarray, "*n R"]
+) -> Float[np.ndarray, "*n R"]:
+    """What the functions gave, as it counts; weights come behind."""
+    return np.clip(parts, *settings.rewards.clip) if settings.rewards.clip else parts
+
+
 def total(
     settings: config.Config, parts: Float[np.ndarray, "*n R"]
 ) -> Float[np.ndarray, "*n"]:
-    """The weighted sum of what the functions gave; no penalty for length is in it."""
+    """The weighted sum of what the functions gave; nothing for tokens is in it."""
     count = parts.shape[-1]
     weights = settings.algorithm.advantage.reward_weights[:count] or [1.0] * count
-    return parts @ np.array(weights)
+    return clipped(settings, parts) @ np.array(weights)
+
+
+def is_scored(
+    settings: config.Config,
+    parts: Float[np.ndarray, "G R"],
+    is_valid: Bool[np.ndarray, "G"],
+) -> Bool[np.ndarray, "G"]:
+    """Which samples of a group have all rewards that apply: see total_reward."""
+    is_known = ~np.isnan(parts)
+    found = is_valid & is_known.any(-1)
+    if settings.algorithm.advantage.normalise_each:
+        return found
+    applies = is_known[is_valid].any(0)
+    return found & (is_known | ~applies).all(-1)
+
+
+def reward(
+    settings: config.Config, group: Group, is_valid: Bool[np.ndarray, "G"]
+) -> Float[np.ndarray, "G"]:
+    """The total of each sample among these; NaN where it is unscorable."""
+    known = is_scored(settings, group.parts, is_valid)
+    return np.where(known, total(settings, np.nan_to_num(group.parts)), np.nan)
+
+
+def unscored(settings: config.Config, group: Group) -> int:
+    """How many samples that were drawn got no reward."""
+    there = group.answers.length > 0
+    return int((there & ~is_scored(settings, group.parts, there)).sum())
 
 
 def is_mixed(settings: config.Config, group: Group) -> bool:
-    """Whether rewards differ that will be compared: what is known of each sample that
-    is learned from."""
+    """Whether rewards differ that will be compared: of each sample that is learned
+    from."""
     there = group.answers.length > 0
     if settings.rewards.truncated == "dropped":
         there &= group.answers.has_ended
-    there &= ~np.isnan(group.parts).all(-1)
-    reward = total(settings, np.nan_to_num(group.parts[there]))
-    return len(reward) > 0 and bool(reward.max() != reward.min())
+    given = reward(settings, group, there)
+    known = given[~np.isnan(given)]
+    return len(known) > 0 and bool(known.max() != known.min())
 
 
-def penalty(
-    settings: config.Config, groups: Sequence[Answers]
-) -> Float[np.ndarray, "B G"]:
-    """DAPO's: 0 up to overlong tokens before max_new, then down to −1 at max_new."""
-    length = np.stack([group.length for group in groups])
-    cache = settings.rewards.overlong
-    if not cache:
-        return np.zeros(length.shape)
-    begins = settings.sampling.max_new - cache
-    return np.clip((begins - length) / cache, -1.0, 0.0)
+def shaped(
+    settings: config.Config, answers: Answers, parts: Float[np.ndarray, "G R"]
+) -> Float[np.ndarray, "G K"]:
+    """What a group's tokens are given, besides what functions gave: see `shaping`."""
+    return shaping.given(
+        settings.rewards,
+        answers.tokens,
+        answers.length,
+        parts,
+        most=settings.sampling.max_new,
+        right_above=settings.algorithm.advantage.correct_above,
+    )
+
+
+def baseline(
+    settings: config.Config,
+    group: Group,
+    answers: Answers,
+    parts: Float[np.ndarray, "1 R"],
+) -> float:
+    """The reward of the likeliest answer; NaN if it lacks one that applies."""
+    applies = ~np.isnan(group.parts).all(0)
+    more = shaped(settings, answers, parts)
+    every = np.concatenate([clipped(settings, parts), more], -1)[0]
+    weights = settings.algorithm.advantage.reward_weights or [1.0] * len(every)
+    if (applies & np.isnan(parts[0])).any() or not applies.any():
+        return float("nan")
+    return float(np.nan_to_num(every) @ np.array(weights))
 
 
 def rewards(
@@ -70,9 +124,8 @@ def rewards(
     answers = [group.answers for group in groups]
     length, ended = _of(answers, "length"), _of(answers, "has_ended")
     parts = np.stack([group.parts for group in groups])
-    if settings.rewards.overlong:
-        less = penalty(settings, answers)[:, :, None]
-        parts = np.concatenate([parts, less], -1)
+    more = np.stack([shaped(settings, g.answers, g.parts) for g in groups])
+    parts = np.concatenate([clipped(settings, parts), more], -1)
     is_valid = length > 0
     is_valid &= np.array([group.is_trained for group in groups])[:, None]
     if settings.rewards.truncated == "dropped":
@@ -87,17 +140,28 @@ def rewards(
     )
 
 
-def numbers(names: Sequence[str], groups: Sequence[Group]) -> dict[str, float]:
-    """Of the groups of all processes."""
+def numbers(
+    settings: config.Config, names: Sequence[str], groups: Sequence[Group]
+) -> dict[str, float]:
+    """Of the groups of all processes; rewards as they were given, before they are
+    clipped."""
     answers = [group.answers for group in groups]
-    parts = np.stack([group.parts for group in groups])
+    parts = [_every(settings, group) for group in groups]
     trained = np.array([group.is_trained for group in groups])
-    given = parts, _of(answers, "length"), _of(answers, "has_ended"), trained
-    parts, length, ended, trained = map(crossing.gathered, given)
+    length, ended = _of(answers, "length"), _of(answers, "has_ended")
+    given = map(crossing.gathered, (np.stack(parts), length, ended, trained))
+    parts, length, ended, trained = given
     there = length > 0
-    by_part = zip(names, np.moveaxis(parts, -1, 0), strict=True)
-    return {
-        **{f"reward/{name}": _mean(x[there]) for name, x in by_part},
+    parts, n = parts[there], len(names)
+    every = [*names, *shaping.names(settings.rewards)]
+    out = {f"reward/{name}": _mean(x) for name, x in zip(every, parts.T, strict=True)}
+    missing = np.isnan(parts[:, :n])
+    by_name = zip(names, missing.T, strict=True)
+    out |= {f"unscored/{name}": _mean(x) for name, x in by_name}
+    if settings.rewards.clip:
+        is_clipped = clipped(settings, parts[:, :n]) != parts[:, :n]
+        out["samples/clipped"] = _mean((is_clipped & ~missing).any(-1))
+    return out | {
         "samples/tokens": int(length.sum()),
         "samples/truncated": _mean(~ended[there]),
         "groups/found": _mean(trained),
@@ -105,17 +169,19 @@ def numbers(names: Sequence[str], groups: Sequence[Group]) -> dict[str, float]:
 
 
 def table(
+    settings: config.Config,
     names: Sequence[str],
     groups: Sequence[Group],
-    given: Rewards,
     advantage: Float[np.ndarray, "B G C"],
 ) -> list[dict[str, Any]]:
-    """A row for each sample."""
+    """A row for each sample, with its rewards as they were given."""
+    every = [*names, *shaping.names(settings.rewards)]
     rows = []
     for b, group in enumerate(groups):
+        given = _every(settings, group)
         for g in np.flatnonzero(group.answers.length):
             n = int(group.answers.length[g])
-            parts = zip([*names, "overlong"], given.parts[b, g].tolist(), strict=False)
+            parts = zip(every, given[g].tolist(), strict=True)
             row = {
                 "number": group.question.number,
                 "sample": int(g),
@@ -129,6 +195,12 @@ def table(
             }
             rows.append(row)
     return rows
+
+
+def _every(settings: config.Config, group: Group) -> Float[np.ndarray, "G R"]:
+    """All rewards of a group, as they were given."""
+    more = shaped(settings, group.answers, group.parts)
+    return np.concatenate([group.parts, more], -1)
 
 
 def _of(answers: Sequence[Answers], name: str) -> np.ndarray:

@@ -24,7 +24,7 @@ class Run(NamedTuple):
     settings: config.Config
     spec: Spec
     task: Task
-    grader: Grader
+    grader: Grader | None  # None: what is answered is not rewarded
     mesh: Mesh
     root: Key[Array, ""]
 

@@ -150,19 +150,23 @@ class OwnAnswers(Offline):
                 problems = [run.task.problem(run.settings.seed, i) for i in own]
                 answered = asking.ask(asker, params, problems, own, key)
                 found, faults = groups.of(answered), answered.graded.faults
-            said = crossing.listed([[list(map(self.row, found)), faults]])
-            by_process, faults = zip(*said, strict=True)
+            blank = sum(groups.unscored(run.settings, one) for one in found)
+            said = crossing.listed([[list(map(self.row, found)), faults, blank]])
+            by_process, faults, blank = zip(*said, strict=True)
             faults = list(itertools.chain(*faults))
-            count = len(some) * chosen.samples * len(asker.grader.names)
-            most = run.settings.rewards.most_faults
-            calls.need_few(len(faults), count, (faults or [""])[0], most)
+            count, limits = len(some) * chosen.samples, run.settings.rewards
+            made = count * len(asker.grader.names)
+            first = (faults or [""])[0]
+            calls.need_few(len(faults), made, first, limits.most_faults)
+            calls.need_scored(sum(blank), count, limits.most_unscored)
             for i in range(len(some)):
                 yield by_process[i % processes][i // processes]
 
     def row(self, group: Group) -> dict[str, Any]:
         """Of equal answers the first. One that did not end, or that could not be
         scored, is none."""
-        reward = groups.total(self.run.settings, group.parts)
+        there = group.answers.length > 0
+        reward = groups.reward(self.run.settings, group, there)
         above = self.run.settings.algorithm.advantage.correct_above
         answers, first = group.answers, {}
         for i in np.flatnonzero(answers.has_ended):

@@ -28,7 +28,7 @@ from grpo_jax import (
 from grpo_jax.groups import Group
 from grpo_jax.losses import kl, statistics
 from grpo_jax.models import transformer
-from grpo_jax.rewards import calls
+from grpo_jax.rewards import calls, shaping
 from grpo_jax.section import Refused
 from grpo_jax.stage import Found, State
 
@@ -42,6 +42,7 @@ class Drawn(NamedTuple):
     questions: int
     samples: int
     faults: int
+    unscored: int
 
 
 class Online:
@@ -55,7 +56,12 @@ class Online:
                 "algorithm.advantage.supervision is 'process'; no reward of steps is "
                 "there yet. Set it to outcome."
             )
-        given = [*run.grader.names, *["overlong"] * (chosen.rewards.overlong > 0)]
+        given = [*run.grader.names, *shaping.names(chosen.rewards)]
+        if len(set(given)) < len(given):
+            raise Refused(
+                f"the rewards are {', '.join(given)}: two of one name. Give the "
+                "experiment's own function another."
+            )
         weights = algorithm.advantage.reward_weights
         if weights and len(weights) != len(given):
             raise Refused(
@@ -120,16 +126,18 @@ class Online:
         after = self.after(host, drawn, measured)
         seconds = {"rollout": middle - start}
         names = self.asker.grader.names
-        told = groups.numbers(names, given) | {
+        told = groups.numbers(self.settings, names, given) | {
             "beta": beta,
             "questions": after["questions"],
             "samples/drawn": drawn.samples,
             "samples/faults": drawn.faults,
+            "samples/unscored": drawn.unscored / drawn.samples,
             "groups/rounds": drawn.rounds,
         }
 
         def table():
-            return groups.table(names, given, rewards, crossing.own(advantage))
+            of_tokens = crossing.own(advantage)
+            return groups.table(self.settings, names, given, of_tokens)
 
         return State(learned, after), Found(measured, told, seconds, table, middle)
 
@@ -153,15 +161,18 @@ class Online:
             need = len(asked[own])
             if crossing.agreed(need - len(found))[0] <= 0:
                 break
-        samples, failed = crossing.summed(samples, len(faults))
-        first_fault = (faults or ["of another process"])[0]
-        most = self.settings.rewards.most_faults
-        calls.need_few(failed, samples * len(names), first_fault, most)
         others = [group._replace(is_trained=False) for group in others]
         kept = [*found, *others][:need]
-        rounds = round_ + 1
-        spent = rounds, rounds * B, samples, failed
-        baseline = self.baseline(params, kept, key, meanwhile)
+        kept, baseline, more = self.baseline(params, kept, key, meanwhile)
+        faults += more
+        blank = sum(groups.unscored(self.settings, one) for one in [*found, *others])
+        samples, failed, blank = crossing.summed(samples, len(faults), blank)
+        first_fault = (faults or ["of another process"])[0]
+        limits = self.settings.rewards
+        made = samples * len(names)
+        calls.need_few(failed, made, first_fault, limits.most_faults)
+        calls.need_scored(blank, samples, limits.most_unscored)
+        spent = round_ + 1, (round_ + 1) * B, samples, failed, blank
         return Drawn(kept, baseline, *spent)
 
     def own(self, count: int) -> slice:
@@ -213,26 +224,31 @@ class Online:
 
     def baseline(
         self, params, kept: list[Group], key, meanwhile: Callable
-    ) -> np.ndarray | None:
-        """What the likeliest answers are given, where that is compared with."""
-        advantage = self.settings.algorithm.advantage
-        if advantage.estimator != "given":
-            return None
+    ) -> tuple[list[Group], np.ndarray | None, list[str]]:
+        """What the likeliest answers are given, where that is compared with; without
+        it nothing is learned of a group. And which of those calls failed."""
+        if self.settings.algorithm.advantage.estimator != "given":
+            return kept, None, []
         problems = [group.problem for group in kept]
         numbers = [group.question.number for group in kept]
         given = params, problems, numbers, key
         asked = asking.ask(self.greedy, *given, meanwhile=meanwhile)
-        reward = groups.total(self.settings, asked.graded.parts[:, 0])
-        weight = (advantage.reward_weights or (1.0,))[-1]
-        less = weight * groups.penalty(self.settings, asked.groups)[:, 0]
-        return np.nan_to_num(reward + less)
+        each = zip(kept, asked.groups, asked.graded.parts, strict=True)
+        reward = np.array([groups.baseline(self.settings, *one) for one in each])
+        kept = [
+            group._replace(is_trained=group.is_trained and not blank)
+            for group, blank in zip(kept, np.isnan(reward).tolist(), strict=True)
+        ]
+        return kept, np.nan_to_num(reward), asked.graded.faults
 
     def after(self, host: dict, drawn: Drawn, measured: statistics.Statistics) -> dict:
         """What the next step needs to know."""
         seen, beta, chosen = host["seen"], self.beta(host), self.settings
         if chosen.groups.allocation == "neyman":
             number = np.array([group.question.number for group in drawn.groups])
-            reward = np.stack([groups.total(chosen, g.parts) for g in drawn.groups])
+            reward = np.stack(
+                [groups.reward(chosen, g, g.answers.length > 0) for g in drawn.groups]
+            )
             of_all = map(crossing.gathered, (number, reward))
             seen = dict(seen)
             for i, of_group in zip(*of_all, strict=True):

@@ -333,3 +333,54 @@ def test_what_no_stage_could_use_is_refused(changed, message):
     given = changed if "stages" in changed else NEYMAN | changed
     with pytest.raises(Refused, match=message):
         config.Config(**given)
+
+
+HUMANEVAL = {"data": config.Data(name="humaneval")}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"overlong": -1}, "overlong is -1; a number of tokens is not negative"),
+        ({"repetition": -1}, "repetition is -1; a number of tokens"),
+        ({"overlong": 300}, "overlong is 300; it must be at most sampling.max_new"),
+        ({"cosine": 300}, "cosine is 300; it must be at most sampling.max_new"),
+        ({"cosine_right": (2.0, 1.0)}, "cosine_right is .*; rewards.cosine is 0"),
+        ({"clip": (1.0, 1.0)}, "clip is .* must be below the second"),
+        ({"most_faults": 1.1}, "most_faults is 1.1; it is a share"),
+        ({"most_unscored": -0.1}, "most_unscored is -0.1; it is a share"),
+        ({"program_seconds": 2.0}, "program_seconds is 2.0; no program is run"),
+        ({"program_memory": 64}, "program_memory is 64; no program is run"),
+        (
+            {"functions": ("code",), "seconds": 3.0},
+            "program_seconds is 5.0; it must be below rewards.seconds, 3",
+        ),
+        ({"program_memory": 0}, "program_memory is 0; it must be positive"),
+    ],
+)
+def test_rewards_that_cannot_be_are_refused(given, message):
+    sampling = config.Sampling(max_new=256)
+    with pytest.raises(Refused, match=message):
+        config.Config(rewards=config.Rewarding(**given), sampling=sampling)
+
+
+def test_programs_of_known_data_have_limits_without_a_function():
+    config.Config(**HUMANEVAL, rewards=config.Rewarding(program_memory=64))
+
+
+def test_rewards_of_tokens_are_online_s():
+    with pytest.raises(Refused, match="repetition is 2; stages are sft"):
+        config.Config(**OF_SFT, rewards=config.Rewarding(repetition=2))
+
+
+def test_weights_that_weigh_nothing_are_refused():
+    advantage = config.Advantage(reward_weights=(0.0, 0.0))
+    algorithm = config.Algorithm(advantage=advantage)
+    with pytest.raises(Refused, match="all rewards would count nothing"):
+        config.Config(algorithm=algorithm)
+    config.Advantage(reward_weights=(0.0, -1.0))  # one may be only logged
+
+
+def test_what_is_right_for_cosine_can_be_said():
+    algorithm = config.Algorithm(advantage=config.Advantage(correct_above=0.9))
+    config.Config(algorithm=algorithm, rewards=config.Rewarding(cosine=16))

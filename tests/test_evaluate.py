@@ -20,10 +20,11 @@ from grpo_jax import (
     stage,
     task,
 )
+from grpo_jax.data import sets
 from grpo_jax.models import load
 from grpo_jax.models.settings import Model
 from grpo_jax.pool import Answers
-from grpo_jax.rewards.grading import Graded, Grader
+from grpo_jax.rewards.grading import Graded
 from tests import test_runs
 
 
@@ -326,7 +327,7 @@ def test_a_run_is_asked_as_it_was_while_it_was_trained(tmp_path, capsys):
         settings,
         base.spec,
         known,
-        Grader(settings.rewards, known.checker, {}),
+        None,
         mesh,
         jax.random.key(settings.seed),
     )
@@ -338,3 +339,55 @@ def test_a_run_is_asked_as_it_was_while_it_was_trained(tmp_path, capsys):
     rows = path.with_suffix(".jsonl").read_text().splitlines()
     assert len(rows) == 1 + len(known.held_out)
     assert json.loads(rows[0])["seed"] == settings.seed == 3
+
+
+class Programmer(Speaker):
+    """What it says is graded as rewards are."""
+
+    def ask(self, asker, params, problems, numbers, key, meanwhile):
+        asked = super().ask(asker, params, problems, numbers, key, meanwhile)
+        ended = [group.has_ended for group in asked.groups]
+        begun = list(map(asker.grader.submit, problems, asked.texts, ended))
+        return asked._replace(graded=asker.grader.collect(begun))
+
+
+PROGRAMS = {
+    "def one():\n": Told(
+        "1", "    return 1", True, ["    return 1"] * 3 + ["    pass"]
+    ),
+    "def two():\n": Told(
+        "2", "    return 3", True, ["def two(): return 2"] + ["?"] * 3
+    ),
+    "def six():\n": Told("6", "It is 6.", True, ["    return 5"] * 4),
+}
+
+
+def test_programs_are_right_if_they_pass_and_have_no_vote(
+    model, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(asking, "ask", Programmer(PROGRAMS).ask)
+    monkeypatch.setenv(sets.FOLDER, str(tmp_path))
+    (tmp_path / "humaneval").mkdir()
+    rows = [
+        {
+            "prompt": prompt,
+            "test": f"def check(f): assert f() == {told.answer}",
+            "entry_point": prompt[4:7],
+        }
+        for prompt, told in PROGRAMS.items()
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "humaneval" / "test.jsonl").write_text(lines)
+    out = str(tmp_path / "a.json")
+    line = ["evaluate", "tiny", "--data", "humaneval", "--k", "4", "--out", out]
+    line += ["--max-new", "16"]
+    assert cli.main(line) == 0
+    metrics = json.loads((tmp_path / "a.json").read_text())["metrics"]
+    assert metrics["eval/accuracy"] == pytest.approx(1 / 3)
+    assert metrics["eval/format"] == pytest.approx(2 / 3)  # that are Python
+    # Of 4 draws 3, 1 and 0 pass.
+    assert metrics["eval/pass@1"] == pytest.approx((3 / 4 + 1 / 4) / 3)
+    assert metrics["eval/pass@2"] == pytest.approx((1 + 1 / 2) / 3)
+    assert metrics["eval/pass@4"] == pytest.approx(2 / 3)
+    said = capsys.readouterr().out
+    assert "pass@4" in said and "maj@" not in said + " ".join(metrics)

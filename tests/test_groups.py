@@ -1,9 +1,12 @@
 """Groups and their rewards, by hand."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from grpo_jax import config, groups
+from grpo_jax.advantages import estimate
 from grpo_jax.data.problem import Problem
 from grpo_jax.groups import Group
 from grpo_jax.pool import Answers, Question
@@ -24,36 +27,83 @@ def group(
     return Group(*asked, answers, texts, np.array(parts), **more)
 
 
-def settings(overlong=0, truncated="kept", weights=(), functions=()):
+def settings(weights=(), advantage=None, **rewards):
     return config.Config(
-        rewards=config.Rewarding(
-            functions=functions, overlong=overlong, truncated=truncated
-        ),
+        rewards=config.Rewarding(**rewards),
         algorithm=config.Algorithm(
-            group_size=2, advantage=config.Advantage(reward_weights=weights)
+            group_size=2,
+            advantage=config.Advantage(reward_weights=weights, **(advantage or {})),
         ),
         sampling=config.Sampling(max_new=12),
     )
 
 
-def test_the_penalty_is_dapos_at_its_corners():
-    # L_max = 12, L_cache = 4: 0 up to 8, then (8 − length)/4, −1 at 12.
-    length = ((1, 8), (9, 10), (11, 12))
-    given = [group(one).answers for one in length]
-    found = groups.penalty(settings(overlong=4), given)
-    np.testing.assert_array_equal(found, [[0, 0], [-0.25, -0.5], [-0.75, -1]])
-    np.testing.assert_array_equal(groups.penalty(settings(), given), np.zeros((3, 2)))
-    whole = groups.penalty(settings(overlong=12), given)
-    np.testing.assert_allclose(whole, -np.array(length) / 12)
-
-
-def test_the_penalty_is_the_last_reward_and_no_part_of_the_total():
-    chosen = settings(overlong=4, weights=(1.0, 0.5, 2.0))
-    one = group((12, 3), ((1.0, 0.5), (0.0, 1.0)))
+def test_rewards_of_tokens_come_last_and_are_no_part_of_the_total():
+    chosen = settings(overlong=4, repetition=1, weights=(1.0, 0.5, 2.0, 1.0))
+    one = group((12, 3), ((1.0, 0.5), (0.0, 1.0)))  # of a single token, repeated
     given = groups.rewards(chosen, [""], [one], 12)
-    np.testing.assert_array_equal(given.parts[0], [[1, 0.5, -1], [0, 1, 0]])
+    expected = [[1, 0.5, -1, 1 / 12 - 1], [0, 1, 0, 1 / 3 - 1]]
+    np.testing.assert_allclose(given.parts[0], expected, 1e-6)
     np.testing.assert_array_equal(groups.total(chosen, one.parts), [1.25, 0.5])
     np.testing.assert_array_equal(groups.total(settings(), one.parts), [1.5, 1])
+
+
+def test_a_sample_that_could_not_be_scored_has_no_penalty_for_its_reward():
+    one = group((12, 12), ((NAN,), (1.0,)))
+    given = groups.rewards(settings(overlong=4), [""], [one], 12)
+    np.testing.assert_array_equal(given.parts[0], [[NAN, NAN], [1, -1]])
+
+
+def test_cosine_takes_the_first_function_s_word_before_it_is_clipped():
+    # At 6 of 12 tokens half the way: between 1 and 0.5, or between −1 and −0.5.
+    chosen = settings(cosine=12, clip=(0.0, 0.4))
+    one = group((6, 6), ((1.0,), (0.0,)))
+    given = groups.rewards(chosen, [""], [one], 12)
+    np.testing.assert_allclose(given.parts[0], [[0.4, 0.75], [0, -0.75]])
+    strict = settings(cosine=12, advantage={"correct_above": 1.5})
+    given = groups.rewards(strict, [""], [one], 12)
+    np.testing.assert_allclose(given.parts[0], [[1, -0.75], [0, -0.75]])
+
+
+def test_each_reward_is_clipped_before_it_is_weighed():
+    chosen = settings(clip=(-1.0, 2.0), weights=(0.5, 1.0))
+    one = group(parts=((5.0, -3.0), (NAN, 0.5)))
+    given = groups.rewards(chosen, [""], [one], 12)
+    np.testing.assert_array_equal(given.parts[0], [[2, -1], [NAN, 0.5]])
+    np.testing.assert_array_equal(groups.total(chosen, one.parts), [0, NAN])
+    found = groups.numbers(chosen, ["a", "b"], [one])
+    assert found["reward/a"] == 5 and found["samples/clipped"] == 0.5
+    row, _ = groups.table(chosen, ["a", "b"], [one], np.zeros((1, 2, 12)))
+    assert row["rewards"] == {"a": 5.0, "b": -3.0}
+
+
+@pytest.mark.parametrize(
+    ("parts", "unscored", "of_gdpo"),
+    [
+        (((1.0, 1.0), (0.0, 1.0)), 0, 0),
+        (((NAN, NAN), (0.0, 1.0)), 1, 1),
+        (((NAN, 1.0), (0.0, 1.0)), 1, 0),  # it lacks what the other has
+        (((NAN, 1.0), (NAN, 0.0)), 0, 0),  # what no sample has does not apply
+        (((NAN, 1.0), (0.0, NAN)), 2, 0),
+        (((NAN, NAN), (NAN, NAN)), 2, 2),
+    ],
+)
+def test_samples_are_unscorable_as_they_are_to_the_devices(parts, unscored, of_gdpo):
+    apart = {"normalise_each": True}
+    for chosen, count in ((settings(), unscored), (settings(advantage=apart), of_gdpo)):
+        one = group(parts=parts)
+        assert groups.unscored(chosen, one) == count
+        given = groups.rewards(chosen, [""], [one], 12)
+        given = jax.tree.map(jnp.asarray, given)
+        found = estimate.estimate(chosen.algorithm, given, beta=0.0)
+        assert 2 - int(found.is_valid.sum()) == count
+        reward = groups.reward(chosen, one, one.answers.length > 0)
+        assert np.isnan(reward).sum() == count
+
+
+def test_a_sample_that_was_not_drawn_is_not_unscorable():
+    one = group((3, 0), ((1.0, 0.0), (NAN, NAN)))
+    assert groups.unscored(settings(), one) == 0
 
 
 @pytest.mark.parametrize(
@@ -108,22 +158,24 @@ def test_numbers_are_of_what_was_drawn():
         group((3, 0), ((1.0, 0.5), (NAN, NAN)), (True, False)),
         group((4, 12), ((0.0, NAN), (NAN, 0.0)), (True, False), is_trained=False),
     ]
-    assert groups.numbers(["a", "b"], several) == {
+    assert groups.numbers(settings(overlong=12), ["a", "b"], several) == {
         "reward/a": 0.5,
         "reward/b": 0.25,
+        "reward/overlong": pytest.approx(-(3 + 4 + 12) / 12 / 3),
+        "unscored/a": pytest.approx(1 / 3),
+        "unscored/b": pytest.approx(1 / 3),
         "samples/tokens": 19,
         "samples/truncated": pytest.approx(1 / 3),
         "groups/found": 0.5,
     }
     blind = [group(parts=((NAN,), (NAN,)))]
-    assert np.isnan(groups.numbers(["a"], blind)["reward/a"])
+    assert np.isnan(groups.numbers(settings(), ["a"], blind)["reward/a"])
 
 
 def test_a_table_has_a_row_for_each_sample():
     one = group((2, 0), ((1.0, NAN), (NAN, NAN)), number=7)
-    given = groups.rewards(settings(overlong=12), [""], [one], 12)
     advantage = np.arange(24.0).reshape(1, 2, 12)
-    (row,) = groups.table(["a", "b"], [one], given, advantage)
+    (row,) = groups.table(settings(overlong=12), ["a", "b"], [one], advantage)
     assert row == {
         "number": 7,
         "sample": 0,

@@ -22,7 +22,7 @@ from grpo_jax.data import sets
 from grpo_jax.data.problem import Problem
 from grpo_jax.losses import statistics
 from grpo_jax.models.settings import Lora, Numerics
-from grpo_jax.rewards import calls, grading
+from grpo_jax.rewards import calls, code, grading
 from grpo_jax.section import Refused
 from grpo_jax.text.tokenizer import Bytes
 from tests import runs
@@ -63,7 +63,15 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "groups.least": (6, NEYMAN),
     "rewards.functions": (("format",), {}),
     "rewards.overlong": (7, {}),
+    "rewards.clip": ((0.0, 0.5), {}),
+    "rewards.repetition": (1, {}),
+    "rewards.cosine": (8, {}),
+    "rewards.cosine_right": ((2.0, 0.0), {"rewards.cosine": 8}),
+    "rewards.cosine_wrong": ((-2.0, 0.0), {"rewards.cosine": 8}),
     "rewards.truncated": ("dropped", {}),
+    "rewards.most_unscored": (0.1, {"rewards.functions": ("blank",)}),
+    "rewards.program_seconds": (2.0, {"rewards.functions": ("code",)}),
+    "rewards.program_memory": (64, {"rewards.functions": ("code",)}),
     "rewards.most_faults": (0.5, {"rewards.functions": ("odd",)}),
     "sft.steps": (3, SFT),
     "sft.batch_size": (3, SFT),
@@ -146,6 +154,11 @@ def odd(question, completion, answer):
     return 1.0
 
 
+def blank(question, completion, answer):
+    """Cannot tell of every fourth sample."""
+    return None if completion.endswith(" ") else 1.0
+
+
 def clock():
     """Goes on by a second each time that somebody looks."""
     seconds = iter(range(10**6))
@@ -164,12 +177,13 @@ def on_a_run(chosen, says=runs.says):
         needed = lambda: trace.append("deterministic")  # noqa: E731
         patch.setattr(processes, "need_deterministic", needed)
         try:
-            runs.train(chosen, folder, rewards={"odd": odd})
+            runs.train(chosen, folder, rewards={"odd": odd, "blank": blank})
             end = "done"
         except (Refused, stopping.Stopped) as error:
             end = str(error)
             stops = [str(stopping.Stopped(step)) for step in (1, 2)]
-            assert "rewards failed" in end or end in stops
+            limits = "rewards failed", "could not be scored"
+            assert any(x in end for x in limits) or end in stops
         kept = sorted(path.name for path in folder.glob("checkpoints/*"))
         tables = sorted(path.name for path in folder.glob("samples/*"))
         return [end, trace, runs.rows(folder), kept, tables]
@@ -214,6 +228,16 @@ def on_a_grader(chosen):
     return [workers, found.faults, np.nan_to_num(found.parts, nan=-1).tolist()]
 
 
+def on_programs(chosen):
+    """With which limits one is run."""
+    given = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code, "judged", lambda *some: given.append(some) or 1.0)
+        grader = grading.Grader(chosen.rewards, "last", {})
+        grader.collect([grader.submit(Problem("q", "a"), ["x"], [True])])
+    return given
+
+
 @functools.cache
 def folder_of_data():
     folder = pathlib.Path(tempfile.mkdtemp())
@@ -256,6 +280,8 @@ def way(path):
     for name, paths in (("pairs", ON_PAIRS), ("a grader", ON_A_GRADER)):
         if path in paths:
             return name
+    if path.startswith("rewards.program"):
+        return "programs"
     if path.startswith("data."):
         return "a task"
     return path if path in SAYING else "a run"
@@ -269,6 +295,8 @@ def observe(way, items):
         return json.dumps(on_pairs(chosen))
     if way == "a grader":
         return json.dumps(on_a_grader(runs.build(config.Config, values)))
+    if way == "programs":
+        return json.dumps(on_programs(runs.build(config.Config, values)))
     if way == "a task":
         few = {} if "data.name" in values else {"data.count": 20}
         few |= {"sampling.max_new": 16}

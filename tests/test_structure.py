@@ -19,12 +19,13 @@ FLOORS = [
     {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
     | {"text/units", "rewards/worker", "rewards/equivalent"}
     | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"}
-    | {"line"},
+    | {"line", "text/overlap", "rewards/jail"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/calls", "workdir", "processes", "text/forms"}
     | {"rewards/paper"},
-    {"sampling/settings", "data/arithmetic", "data/sets", "rewards/strict"},
+    {"sampling/settings", "data/arithmetic", "data/sets", "rewards/strict"}
+    | {"rewards/shaping", "rewards/code"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
     | {"text/tokenizer", "rewards/rules"},
     {"rewards/grading"}

@@ -1,6 +1,5 @@
 """A run's problems: which are trained on, which are kept for examination, how they read."""
 
-import dataclasses
 import json
 
 import pytest
@@ -148,19 +147,12 @@ def test_without_demonstrations_there_is_nothing_to_imitate(tmp_path):
     assert task.demonstrated(made(), 64) == (made().train, [])
 
 
-def test_programs_are_judged_by_functions_of_one_s_own_alone(tmp_path, monkeypatch):
+def test_programs_are_judged_where_they_run(tmp_path, monkeypatch):
     monkeypatch.setenv(sets.FOLDER, str(tmp_path))
     row = {"prompt": "def f():", "test": "def check(f): ...", "entry_point": "f"}
     lines(tmp_path / "humaneval" / "test.jsonl", [row])
-    asked = config.Data(name="humaneval", split="test", held_out=0.0)
-    own = config.Rewarding(functions=("mine",))
-    few = config.Sampling(max_new=16)
-    for data, rewards in (
-        (asked, config.Rewarding()),
-        (dataclasses.replace(asked, test="test", held_out=0.1), own),
-    ):
-        chosen = config.Config(data=data, rewards=rewards, sampling=few)
-        with pytest.raises(Refused, match="run what a model wrote"):
-            task.make(chosen, SPEC, Bytes())
-    chosen = config.Config(data=asked, rewards=own, sampling=few)
-    assert [p.question for p in task.make(chosen, SPEC, Bytes()).train] == ["def f():"]
+    found = made(name="humaneval", split="test", test="test")
+    assert found.checker == "code" and found.judges_programs
+    (one,) = found.held_out
+    assert (one.question, one.answer) == (row["prompt"], f"{row['test']}\n\ncheck(f)\n")
+    assert not made().judges_programs

@@ -291,3 +291,77 @@ def test_rewards_of_steps_are_refused_before_anything_runs():
 def test_weights_of_other_rewards_are_refused(weights, overlong, names):
     with pytest.raises(Refused, match=re.escape(names)):
         online(algorithm__advantage__reward_weights=weights, rewards__overlong=overlong)
+
+
+def partly(question, completion, answer):
+    """Does not apply to questions of an even sum; cannot tell where it was cut."""
+    if int(answer) % 2 == 0 or completion.endswith(" "):
+        return None
+    return 3.0
+
+
+SEVERAL = {"rewards__functions": ("last", "partly"), "own": {"partly": partly}}
+SEVERAL |= {"rewards__overlong": 8, "rewards__repetition": 1, "rewards__cosine": 8}
+SEVERAL |= {"rewards__clip": (0.0, 2.0)}
+
+
+def test_several_rewards_are_composed_logged_and_shown():
+    weights = (1.0, 0.5, 0.1, 0.2, 0.3)
+    doing, state = online(**SEVERAL, algorithm__advantage__reward_weights=weights)
+    state, found, calls = step(doing, state, 0)
+    parts = np.array(calls[1][2])  # NaN as 0
+    rows = found.table()
+    names = ["last", "partly", "overlong", "repetition", "cosine"]
+    assert all(list(row["rewards"]) == names for row in rows)
+    for row, given in zip(rows, parts.reshape(-1, 5), strict=True):
+        said = [0.0 if x is None else x for x in row["rewards"].values()]
+        np.testing.assert_allclose(np.clip(said[:2], 0, 2), given[:2], 1e-6)
+        np.testing.assert_allclose(said[2:], given[2:], 1e-6)
+        odd = int(row["answer"]) % 2
+        assert row["rewards"]["partly"] == (3.0 if odd and row["ended"] else None)
+    for j, name in enumerate(names):
+        known = [x for row in rows if (x := row["rewards"][names[j]]) is not None]
+        np.testing.assert_allclose(found.numbers[f"reward/{name}"], np.mean(known))
+    cut = [not row["ended"] for row in rows]
+    even = [int(row["answer"]) % 2 == 0 for row in rows]
+    assert 0 < sum(even) < len(rows)  # or this would be no test
+    assert found.numbers["unscored/last"] == 0
+    assert found.numbers["unscored/partly"] == np.mean(np.logical_or(cut, even))
+    # What does not apply to a question is left out; what one sample lacks is not.
+    lacking = np.logical_and(cut, np.logical_not(even))
+    assert found.numbers["samples/unscored"] == np.mean(lacking)
+    assert found.numbers["samples/clipped"] == np.mean(~np.logical_or(cut, even))
+
+
+def test_too_many_samples_without_a_reward_stop_the_run():
+    blank = {"rewards__functions": ("blank",), "own": {"blank": lambda *texts: None}}
+    doing, state = online(**blank)
+    with pytest.raises(Refused, match="16 of 16 samples could not be scored"):
+        drawn(doing, state.host)
+    doing, state = online(**blank, rewards__most_unscored=1.0)
+    found, _ = drawn(doing, state.host)
+    assert found.unscored == found.samples == 16
+
+
+def test_remax_learns_nothing_where_the_likeliest_answer_has_no_reward():
+    """It would be compared with nothing. A call for it that fails is counted."""
+
+    def odd(question, completion, answer):
+        if completion == answer:
+            raise ValueError
+        return 0.5
+
+    own = {"rewards__functions": ("odd",), "own": {"odd": odd}}
+    doing, state = online(**own, **REMAX, rewards__most_faults=1.0)
+    found, _ = drawn(doing, state.host)
+    right = [g.texts[0] == g.problem.answer for g in found.groups]
+    assert [not group.is_trained for group in found.groups] == right
+    assert 0 < sum(right) < 4
+    of_samples = sum(t == g.problem.answer for g in found.groups for t in g.texts)
+    assert found.faults == of_samples + sum(right)
+
+
+def test_two_rewards_of_one_name_are_refused():
+    own = {"rewards__functions": ("last", "cosine"), "rewards__cosine": 4}
+    with pytest.raises(Refused, match=r"are last, cosine, cosine: two of one name"):
+        online(**own, own={"cosine": lambda *texts: 1.0})

@@ -3,7 +3,8 @@
     parts ─ weighted sum ─► reward ─ − β·KL ─► compare ─► scale ─► spread ─► whiten
              (GDPO: compare and scale each part, then add)          over tokens
 
-A sample without a finite reward is unscorable: it enters no statistic and gets 0.
+A sample without a finite reward is unscorable, and so is one that lacks a reward which
+others of its question have: it enters no statistic and gets 0.
 With the KL in the reward, outputs that are compared lose β·Σ_t KL_t before the
 comparison, while gae and none lose β·KL_t at every token (paper eq. 2).
 """
@@ -75,14 +76,20 @@ def total_reward(
 ) -> tuple[Float[Array, "B G"], Bool[Array, "B G"]]:
     """Σ w_k r_k over the parts that are finite, and which rows are scorable and valid.
 
-    A missing part is left out of its row's sum; a row that misses all is unscorable.
+    A part that no sample of a question has does not apply to it. A sample that lacks
+    one which others have is unscorable: a sum without it would be compared with sums
+    that hold it. GDPO compares part by part, and leaves out what is missing alone.
     """
     weight = _weights(chosen, rewards)
     is_known = jnp.isfinite(rewards.parts)
     total = (weight * jnp.where(is_known, rewards.parts, 0.0)).sum(-1)
     if chosen.supervision == "process":
         return total, rewards.is_valid
-    return total, rewards.is_valid & is_known.any(-1)
+    is_scored = is_known.any(-1)
+    if not chosen.normalise_each:
+        applies = (is_known & rewards.is_valid[:, :, None]).any(1, keepdims=True)
+        is_scored &= (is_known | ~applies).all(-1)
+    return total, rewards.is_valid & is_scored
 
 
 def _weights(chosen: config.Advantage, rewards: Rewards) -> Float[Array, "1 1 R"]:

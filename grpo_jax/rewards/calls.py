@@ -115,3 +115,14 @@ def need_few(faults: int, calls: int, first: str, most: float):
             f"{faults} of {calls} rewards failed; rewards.most_faults is {most:g}. "
             f"The first: {first}."
         )
+
+
+def need_scored(unscored: int, samples: int, most: float):
+    """Stops where more than such a share of the samples got no reward."""
+    if unscored > most * samples:
+        raise Refused(
+            f"{unscored} of {samples} samples could not be scored: a function gave "
+            f"None, or failed. rewards.most_unscored is {most:g}. Look at `unscored/` "
+            "in the metrics and at the samples; mend the function, leave out what it "
+            "does not apply to, or raise that."
+        )

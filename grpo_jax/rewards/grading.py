@@ -1,5 +1,6 @@
 """The rewards of whole groups: texts go to the functions as soon as they are there."""
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from grpo_jax.data.problem import Problem
-from grpo_jax.rewards import calls, rules
+from grpo_jax.rewards import calls, code, rules
 from grpo_jax.rewards.settings import Rewarding
 from grpo_jax.section import Refused
 from grpo_jax.text import answers
@@ -23,7 +24,12 @@ class Grader:
 
     def __init__(self, settings: Rewarding, checker: str, own: dict[str, calls.Reward]):
         self.names = settings.functions or (checker,)
-        known = rules.RULES | own
+        runs = functools.partial(
+            code.passes,
+            seconds=settings.program_seconds,
+            mebibytes=settings.program_memory,
+        )
+        known = rules.RULES | {"code": runs} | own
         unknown = [name for name in self.names if name not in known]
         if unknown:
             raise Refused(
@@ -31,7 +37,9 @@ class Grader:
                 f"{', '.join(known)}. An experiment file's own stand in REWARDS there."
             )
         functions = {name: known[name] for name in self.names}
-        bounded = rules.RULES.keys() - own.keys()
+        if functions.get("code") is runs:
+            code.need_jail()
+        bounded = {*rules.RULES, "code"} - own.keys()
         self.pool = calls.Pool(functions, settings.workers, settings.seconds, bounded)
 
     def submit(

@@ -7,7 +7,7 @@ machine left unscored a fast one would not.
 """
 
 from grpo_jax.rewards import strict
-from grpo_jax.text import answers
+from grpo_jax.text import answers, overlap
 
 
 def correct(question: str, completion: str, answer: str) -> float:
@@ -25,4 +25,27 @@ def format_kept(question: str, completion: str, answer: str) -> float:
     return float(answers.final(completion) is not None)
 
 
+def think(question: str, completion: str, answer: str) -> float:
+    """1 if it begins with `<think>`, once, and `</think>` comes behind."""
+    opens = completion.startswith("<think>") and completion.count("<think>") == 1
+    return float(opens and "</think>" in completion)
+
+
+def exact(question: str, completion: str, answer: str) -> float | None:
+    """1 if all that is said, but for thoughts, are the answer's own words."""
+    right = overlap.words(answer)
+    return float(_words(completion) == right) if right else None
+
+
+def f1(question: str, completion: str, answer: str) -> float | None:
+    """F1 of the words that are said, but for thoughts, and those of the answer."""
+    right = overlap.words(answer)
+    return overlap.f1(_words(completion), right) if right else None
+
+
+def _words(completion: str) -> list[str]:
+    return overlap.words(completion.rpartition("</think>")[2])
+
+
 RULES = {"correct": correct, "last": last, "format": format_kept}
+RULES |= {"think": think, "exact": exact, "f1": f1}

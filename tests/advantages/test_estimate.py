@@ -196,17 +196,24 @@ def test_rewards_are_weighted_and_added():
     near(got, run(rewards(REWARD + 0.5 * REWARD**2), **EXACT))
 
 
-def test_a_missing_part_is_left_out_and_a_row_without_any_is_unscorable():
+def test_a_sample_that_lacks_a_part_others_have_is_unscorable():
+    """It counted as one that was given nothing."""
     parts = np.stack([REWARD, REWARD], -1)
-    parts[0, 1, 0], parts[0, 2, 1] = np.nan, np.inf
-    near(
-        run(rewards(parts), **EXACT)[0],
-        (z(np.array([2, 0, 0.5, 2]))[:, None] * MASK[0]),
-    )
-    parts[0, 1] = np.nan
+    parts[0, 0, 0], parts[0, 2, 1] = np.nan, np.inf
     got = run(rewards(parts), **EXACT)[0]
-    assert not np.any(got[1])
-    near(got[[0, 2, 3]], z(np.array([2, 0.5, 2]))[:, None] * MASK[0, [0, 2, 3]])
+    assert not np.any(got[[0, 2]])
+    near(got[[1, 3]], z(REWARD[0, [1, 3]])[:, None] * MASK[0, [1, 3]])
+    parts[0, 0] = np.nan
+    near(run(rewards(parts), **EXACT)[0], got)
+
+
+def test_a_part_that_no_sample_of_a_question_has_does_not_apply_to_it():
+    parts = np.stack([REWARD, 7 * REWARD], -1)
+    parts[0, :, 1] = np.nan
+    expected = np.stack([z(REWARD[0]), z(8 * REWARD[1])])
+    near(run(rewards(parts), **EXACT), expected[:, :, None] * MASK)
+    parts[0] = np.nan
+    assert not np.any(run(rewards(parts), **EXACT)[0])
 
 
 def test_gdpo_normalises_each_reward_then_adds_then_whitens_rows():

@@ -73,6 +73,12 @@ def test_too_many_failures_stop_the_run():
     calls.need_few(3, 6, "it hung", 0.5)
 
 
+def test_too_many_samples_without_a_reward_stop_the_run():
+    with pytest.raises(Refused, match=r"4 of 6 samples could not .*most_unscored is 0"):
+        calls.need_scored(4, 6, 0.5)
+    calls.need_scored(3, 6, 0.5)
+
+
 def test_a_slow_call_leaves_no_thread_behind():
     """Its thread ends with it: another was begun in its place."""
     before = threading.active_count()

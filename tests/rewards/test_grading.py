@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from grpo_jax.data.problem import Problem
-from grpo_jax.rewards import grading, rules
+from grpo_jax.rewards import code, grading, rules
 from grpo_jax.rewards.settings import Rewarding
 from grpo_jax.section import Refused
 
@@ -93,3 +93,22 @@ def test_only_own_functions_are_ended_by_the_time_they_take(monkeypatch):
         grader = grading.Grader(Rewarding(seconds=0.1), "correct", own)
         found = grader.collect([grader.submit(FOUR, ["4"], [True])])
         assert len(found.faults) == faults
+
+
+def test_programs_run_within_their_limits(monkeypatch):
+    asked = []
+    monkeypatch.setattr(code, "judged", lambda *given: asked.append(given) or 1.0)
+    chosen = Rewarding(functions=("code",), program_seconds=2.0, program_memory=99)
+    grader = grading.Grader(chosen, "last", {})
+    asked.clear()
+    found = grader.collect([grader.submit(FOUR, ["x = 4"], [True])])
+    assert asked == [("x = 4", "4", 2.0, 99)] and found.parts.item() == 1
+
+
+def test_where_programs_cannot_run_nothing_begins(monkeypatch):
+    monkeypatch.setattr(code.jail, "__file__", "/nowhere")
+    with pytest.raises(Refused, match="the reward 'code' runs programs"):
+        graded([], ("code",))
+    # One's own of that name runs elsewhere.
+    _, found = graded([(FOUR, ["4"])], ("code",), code=lambda *texts: 1.0)
+    assert found.parts.item() == 1

@@ -1,0 +1,420 @@
+"""Programs are judged by their tests, and what a program does besides comes to nothing."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from grpo_jax.rewards import code, jail
+from grpo_jax.section import Refused
+
+ADD = '''def add(x: int, y: int):
+    """Add two numbers x and y
+    >>> add(2, 3)
+    5
+    """
+'''
+TESTS = """
+def check(candidate):
+    assert candidate(0, 1) == 1
+    assert candidate(5, 7) == 12
+
+check(add)
+"""
+LIMITS = {"seconds": 5.0, "mebibytes": 256}
+
+
+def given(completion, question=ADD, tests=TESTS, **limits):
+    return code.passes(question, completion, tests, **(LIMITS | limits))
+
+
+def alone(program, tests, **limits):
+    """Of a whole program; the question is no program."""
+    return given(program, "Write one.", tests, **limits)
+
+
+@pytest.mark.parametrize(
+    ("completion", "reward"),
+    [
+        ("    return x + y\n", 1.0),
+        ("\n    return x + y\n\nprint(add(1, 2))\n", 1.0),  # its end is cut
+        ("    return x + y\n\ndef add(x, y):\n    return 0\n", 1.0),
+        ("    return x - y\n", 0.0),
+        ("    return 1 if y == 1 else 12\n", 1.0),
+        ("def add(x, y):\n    return x + y", 1.0),
+        ("So:\n```python\ndef add(x, y):\n    return x + y\n```\nDone.", 1.0),
+        ("```\n    return x + y\n```", 1.0),
+        ("```py\ndef add(x, y):\n    return x + y", 1.0),  # cut off, and whole
+        ("```\ndef add(x, y): return x + y\n```\n```\nadd(1, 2) + None\n```", 1.0),
+        ("```\ndef plus(x, y): return x + y\n```", 0.0),
+        ("The answer is x + y.", 0.0),
+        ("", 0.0),
+        ("    return x +", 0.0),
+        ("    return x + y\0", 0.0),
+        ("    return x + y  # \ud800", 1.0),
+    ],
+)
+def test_a_completion_is_a_body_or_a_program(completion, reward):
+    assert given(completion) == reward
+
+
+def test_the_question_s_own_imports_and_helpers_are_there():
+    question = "import math\n\ndef one():\n    return 1\n\ndef f(x):\n    'Its root.'\n"
+    tests = "assert f(4) == 2 and one() == 1"
+    assert given("    return math.sqrt(x) * one()", question, tests) == 1
+    assert given("def f(x):\n    return math.sqrt(x)", question, tests) == 1
+    assert given("def f(x):\n    return 2", "Halve x, please.", "assert f(4) == 2") == 1
+    for completion in (
+        "    return 2",
+        "def f(x): return 2",
+    ):  # nothing behind the colon
+        assert given(completion, "def f(x):\n", "assert f(4) == 2") == 1
+
+
+def test_plain_data_come_and_go_as_they_are():
+    data = (
+        "[None, True, 1, -0.5, 2**70, 'é\\n', b'x', 1j, (1, (2,)), {3}, [], {1: 'a'}]"
+    )
+    tests = f"""
+import math
+for x in {data}:
+    assert same(x) == x and type(same(x)) is type(x)
+assert same(float('inf')) == math.inf and same(math.nan) != same(math.nan)
+assert same(frozenset((1,))) == frozenset((1,)) and same(x=(1, [2])) == (1, [2])
+"""
+    assert alone("def same(x): return x", tests) == 1
+
+
+def test_what_is_built_on_plain_data_is_taken_for_them():
+    program = """
+import collections
+def count(x): return collections.Counter(x)
+def pair(x): return collections.namedtuple('Pair', 'a b')(x, x)
+"""
+    assert alone(program, "assert count('aab') == {'a': 2, 'b': 1}") == 1
+    assert alone(program, "assert pair(1) == (1, 1)") == 1
+
+
+def test_a_test_may_look_at_what_was_changed_in_place_and_at_errors():
+    program = (
+        "def order(x): x.sort()\ndef clear(x): x.clear()\ndef no(x): raise KeyError"
+    )
+    tests = """
+x, y = [3, 1, 2], {1: 2}
+order(x)
+clear(y)
+assert x == [1, 2, 3] and y == {}
+try:
+    no(1)
+except KeyError:
+    pass
+else:
+    raise AssertionError
+"""
+    assert alone(program, tests) == 1
+
+
+def test_tests_that_need_more_than_plain_data_cannot_judge():
+    assert alone("def f(g): return g(1)", "assert f(lambda x: x) == 1") is None
+
+
+TRICKS = {
+    "leaves with success": "import os\nos._exit(0)",
+    "leaves within": "import os\ndef add(x, y): os._exit(0)",
+    "exits": "raise SystemExit(0)",
+    "equals anything": """
+class Any(int):
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+def add(x, y): return Any()""",
+    "equals anything within": """
+class Any:
+    def __eq__(self, other): return True
+def add(x, y): return Any()""",
+    "another check": "def check(f): pass\ndef add(x, y): return 0",
+    "another assert": """
+import builtins
+AssertionError = builtins.AssertionError = SystemExit
+def add(x, y): return 0""",
+    "prints the verdict": """
+import os
+for fd in range(64):
+    try: os.write(fd, b"begun\\npassed\\n")
+    except OSError: pass
+def add(x, y): return 0""",
+    "reads the tests": """
+import gc, sys
+there = lambda x: ''.join(['candi', 'date(5']) in str(x)
+found = any(map(there, gc.get_objects()))
+frame = sys._getframe()
+while frame:
+    found = found or any(map(there, frame.f_locals.values()))
+    frame = frame.f_back
+def add(x, y): return x + y if found else 0""",
+    "deletes the file of its tests": """
+import os, shutil
+shutil.rmtree('.', ignore_errors=True)
+def add(x, y): return 0""",
+    "kills those that test": "import os\nos.kill(os.getppid(), 9)",
+    "answers for ever": "def add(x, y): return 'x' * (1 << 27)",
+    "answers deeply": """
+def add(x, y):
+    out = []
+    for _ in range(10 ** 5): out = [out]
+    return out""",
+    "no answer at all": "def add(x, y): return (i for i in ())",
+}
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_success_cannot_be_claimed(trick):
+    assert given("```\n" + TRICKS[trick] + "\n```") == 0.0
+
+
+def test_python_s_own_names_mean_what_they_mean_to_tests():
+    program = "def abs(x): return 0\ndef f(): return 9"
+    assert alone(program, "assert abs(f() - 1) < 0.5") == 0.0
+
+
+def raises(body, error=Exception):
+    """A program whose function tells whether the attempt was forbidden."""
+    body = "\n    ".join(body.splitlines())
+    return f"""
+def tried():
+  try:
+    {body}
+  except {error.__name__}:
+    return True
+  return False
+"""
+
+
+def forbidden(body, error=OSError, **limits):
+    return alone(raises(body, error), "assert tried()", **limits) == 1.0
+
+
+def test_what_is_allowed_is_told_apart_from_what_is_not():
+    assert not forbidden("import math\nmath.sqrt(2)")
+    assert not forbidden("open(__import__('os').__file__).read()")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import os\nos.fork()",
+        "import subprocess\nsubprocess.run(['/bin/true'])",
+        "import os\nos.execv('/bin/true', ['true'])",
+        "import os\nos.posix_spawn('/bin/true', ['true'], {})",
+        "import os\nos.setsid()",
+        "import os\nos.kill(1, 0)",
+    ],
+)
+def test_it_starts_no_process_and_signals_none(body):
+    assert forbidden(body)
+
+
+def test_it_starts_no_thread():
+    start = "import threading\nthreading.Thread(target=print).start()"
+    assert forbidden(start, RuntimeError)
+
+
+def test_a_fork_bomb_is_over_at_once():
+    before = len([*pathlib.Path("/proc").iterdir()])
+    start = time.monotonic()
+    bomb = "import os\nwhile True: os.fork()"
+    assert alone(bomb, "f()") == 0.0
+    assert time.monotonic() - start < 4  # and not after its time
+    assert len([*pathlib.Path("/proc").iterdir()]) < before + 100
+
+
+def test_it_has_no_powers_of_root():
+    assert forbidden("import socket\nsocket.sethostname(socket.gethostname())")
+    assert forbidden("import os\nos.chroot('/')")
+
+
+def test_it_reaches_no_network():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        reach = (
+            f"import socket\nsocket.create_connection(('127.0.0.1', {port})).close()"
+        )
+        exec(reach)  # it is there to be reached
+        assert forbidden(reach)
+    assert forbidden("import socket\nsocket.socket(socket.AF_UNIX)")
+
+
+def test_it_writes_and_removes_nothing(tmp_path):
+    kept = tmp_path / "kept.txt"
+    kept.write_text("here")
+    tmp_path.chmod(0o777)
+    kept.chmod(0o666)
+    for body in (
+        f"open({str(tmp_path / 'new')!r}, 'w')",
+        f"open({str(kept)!r}, 'a')",
+        "open('beside', 'w')",
+        f"import os\nos.remove({str(kept)!r})",
+        f"import os\nos.truncate({str(kept)!r}, 0)",
+        f"import os\nos.chmod({str(kept)!r}, 0)",
+        f"import os\nos.utime({str(kept)!r})",
+        f"import os\nos.rename({str(kept)!r}, {str(tmp_path / 'b')!r})",
+        f"import os\nos.mkdir({str(tmp_path / 'folder')!r})",
+        f"import os\nos.symlink('a', {str(tmp_path / 'link')!r})",
+        "import os\nos.write(os.memfd_create('x'), b'x')",
+    ):
+        assert forbidden(body), body
+    assert list(tmp_path.iterdir()) == [kept] and kept.read_text() == "here"
+
+
+def test_it_reads_no_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "x")
+    (tmp_path / "key").write_text("x")
+    empty = "import os\nassert not os.environ.get('SECRET')\nraise OSError"
+    assert forbidden(empty)
+    for path in (
+        tmp_path / "key",
+        f"/proc/{os.getpid()}/environ",
+        "/proc/self/environ",
+        "/etc/passwd",
+    ):
+        pathlib.Path(path).open("rb").close()
+        assert forbidden(f"open({str(path)!r}, 'rb')"), path
+    assert forbidden(f"import os\nos.listdir({str(tmp_path)!r})")
+    parent = "import os\nopen(f'/proc/{os.getppid()}/mem', 'rb')"
+    assert forbidden(parent)
+
+
+@pytest.mark.parametrize("body", ["while True: pass", "import time\ntime.sleep(99)"])
+def test_it_has_so_many_seconds(body):
+    body = "\n    ".join(body.splitlines())
+    for program in (f"if True:\n    {body}", f"def add(x, y):\n    {body}"):
+        start = time.monotonic()
+        assert alone(program, TESTS, seconds=0.5) == 0.0
+        assert time.monotonic() - start < 4
+    slow = "import time\ndef f(): time.sleep(0.4)"
+    assert alone(slow, "f()", seconds=0.2) == 0.0 and alone(slow, "f()") == 1.0
+
+
+def test_it_has_so_much_memory():
+    large = "x = bytearray(150 << 20)\ndef f(): return len(x)"
+    tests = "assert f() == 150 << 20"
+    assert alone(large, tests) == 1.0 and alone(large, tests, mebibytes=128) == 0.0
+
+
+def test_what_it_prints_is_thrown_away():
+    program = """
+import os, sys
+for _ in range(300):
+    print('x' * 10**6)
+    sys.stderr.write('x' * 10**6)
+def f(): return sys.stdin.read() if sys.stdin else ''
+"""
+    assert alone(program, "assert f() == ''") == 1.0
+
+
+def test_nothing_is_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(code.tempfile, "tempdir", str(tmp_path))
+    lasting = "import time\ndef f(): time.sleep(60)"
+    assert alone(lasting, "f()", seconds=0.5) == 0.0
+    assert list(tmp_path.iterdir()) == []
+    mine = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if _is_jail(p)]
+    assert mine == []
+
+
+def _is_jail(path):
+    """Of this process's."""
+    try:
+        stat = (path.parent / "stat").read_text()
+        is_mine = f" {os.getpid()} " in stat[stat.rindex(")") :]
+        return is_mine and b"jail.py" in path.read_bytes()
+    except OSError:
+        return False
+
+
+def test_what_goes_wrong_besides_the_program_is_no_verdict(monkeypatch):
+    monkeypatch.setattr(code.jail, "__file__", "/nowhere/jail.py")
+    with pytest.raises(RuntimeError, match=r"cannot be run: .*/nowhere/jail.py"):
+        given("    return x + y")
+    with pytest.raises(Refused, match="'code' runs programs, which needs Linux"):
+        code.need_jail()
+
+
+def test_one_that_never_begins_is_ended(monkeypatch, tmp_path):
+    waits = tmp_path / "jail.py"
+    waits.write_text("import time\ntime.sleep(60)")
+    monkeypatch.setattr(code.jail, "__file__", str(waits))
+    monkeypatch.setattr(code, "START", 0.5)
+    with pytest.raises(RuntimeError):
+        given("    return x + y", seconds=0.1)
+
+
+def test_a_machine_that_can_judge_is_not_refused():
+    code.need_jail()
+
+
+def test_another_processor_is_told():
+    program = "import platform\nplatform.machine = lambda: 'vax'\n"
+    program += (
+        f"exec(open({jail.__file__!r}).read().split('if __name__')[0])\n_forbid()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert done.returncode == 1 and b"of vax's calls are not known" in done.stderr
+
+
+def test_unmarked_text_is_python_or_not():
+    assert code.is_python("def f(): pass") and not code.is_python("It is f.")
+    assert not code.is_python("x\0") and not code.is_python("(" * 10**4)
+
+
+def _human_eval():
+    path = pathlib.Path(os.environ.get("GRPO_JAX_DATA", ""), "humaneval/test.jsonl")
+    return path if path.is_file() else None
+
+
+@pytest.mark.skipif(_human_eval() is None, reason="GRPO_JAX_DATA has no humaneval")
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 16])
+def test_human_evals_own_solutions_pass_and_empty_ones_do_not(every):
+    rows = map(json.loads, _human_eval().read_text().splitlines())
+    for row in list(rows)[::every]:
+        tests = f"{row['test']}\n\ncheck({row['entry_point']})\n"
+        right, prompt = row["canonical_solution"], row["prompt"]
+        whole = f"Sure!\n```python\n{prompt}{right}```\nIt is right."
+        found = [given(x, prompt, tests) for x in (right, whole, "    return None")]
+        assert found == [1, 1, 0], row["task_id"]
+
+
+def test_a_jail_dies_with_what_it_holds(tmp_path):
+    """Also one that is ended from outside, as by a run that is over."""
+    held = subprocess.Popen(
+        [sys.executable, "-I", "-S", jail.__file__, "60", "256"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    program = b"import time\ntime.sleep(60)"
+    told = len(program).to_bytes(8, "little") + program + b"f()"
+    held.stdin.write(told)
+    held.stdin.close()
+    assert held.stdout.readline() == jail.BEGUN.encode()
+    (child,) = (
+        pathlib.Path(f"/proc/{held.pid}/task/{held.pid}/children").read_text().split()
+    )
+    os.killpg(held.pid, signal.SIGKILL)
+    held.wait()
+    held.stdout.close()
+    deadline = time.monotonic() + 10
+    while _is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_running(child)
+
+
+def _is_running(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
