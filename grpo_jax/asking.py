@@ -9,6 +9,7 @@ from grpo_jax import rollout
 from grpo_jax.data.problem import Problem
 from grpo_jax.models import transformer
 from grpo_jax.pool import Answers, Question, Sampler
+from grpo_jax.rewards import stepwise
 from grpo_jax.rewards.grading import Graded, Grader
 from grpo_jax.task import Task
 
@@ -17,6 +18,7 @@ class Asker(NamedTuple):
     task: Task
     sampler: Sampler
     grader: Grader
+    steps: stepwise.StepGrader | None = None  # in process supervision
 
 
 class Asked(NamedTuple):
@@ -27,6 +29,12 @@ class Asked(NamedTuple):
     groups: list[Answers]
     texts: list[list[str | None]]
     graded: Graded
+    stepped: stepwise.Graded | None = None  # in process supervision
+
+    @property
+    def faults(self) -> list[str]:
+        of_steps = [] if self.stepped is None else self.stepped.faults
+        return self.graded.faults + of_steps
 
 
 def ask(
@@ -46,15 +54,23 @@ def ask(
     questions = list(map(Question, numbers, tokens, budgets))
     watch = rollout.stop_strings(strings, decode) if strings else None
     of_number = dict(zip(numbers, problems, strict=True))
-    found = {}
+    found, of_steps = {}, {}
     given = params, questions, key, watch, meanwhile
     for group in rollout.answers(asker.sampler, *given):
         rows = zip(group.tokens, group.length, strict=True)
         # Only a row that was given no budget is empty: it was not asked.
         texts = [decode(row[:n].tolist()) if n else None for row, n in rows]
-        begun = asker.grader.submit(of_number[group.number], texts)
+        problem = of_number[group.number]
+        begun = asker.grader.submit(problem, texts)
         found[group.number] = group, texts, begun
+        if asker.steps is not None:
+            rows = group.tokens, group.length
+            of_steps[group.number] = asker.steps.submit(problem, *rows, texts)
     groups, texts, begun = map(
         list, zip(*(found[number] for number in numbers), strict=True)
     )
-    return Asked(problems, questions, groups, texts, asker.grader.collect(begun))
+    given = problems, questions, groups, texts, asker.grader.collect(begun)
+    if asker.steps is None:
+        return Asked(*given)
+    by_step = [of_steps[number] for number in numbers]
+    return Asked(*given, asker.steps.collect(by_step))

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax import dtypes
 from jaxtyping import Bool, Float
 
-from grpo_jax import config, crossing
+from grpo_jax import config, crossing, stepped
 from grpo_jax.asking import Asked
 from grpo_jax.data.problem import Problem
 from grpo_jax.pool import Answers, Question
 from grpo_jax.records import Rewards
+from grpo_jax.rewards.stepwise import Stepped
 
 
 class Group(NamedTuple):
@@ -19,12 +21,16 @@ class Group(NamedTuple):
     answers: Answers
     texts: list[str | None]  # None: that row was not drawn
     parts: Float[np.ndarray, "G R"]  # one value per reward function
+    steps: list[Stepped | None] | None = None  # in process supervision
     is_trained: bool = True  # False: it stands in for a group that was not found
 
 
 def of(asked: Asked) -> list[Group]:
     given = asked.problems, asked.questions, asked.groups, asked.texts
-    return list(map(Group, *given, asked.graded.parts))
+    by_step = [None] * len(asked.problems)
+    if asked.stepped is not None:
+        by_step = asked.stepped.groups
+    return list(map(Group, *given, asked.graded.parts, by_step))
 
 
 def total(
@@ -37,11 +43,16 @@ def total(
 
 
 def is_mixed(settings: config.Config, group: Group) -> bool:
-    """Whether rewards differ that will be compared: what is known of each sample that
-    is learned from."""
+    """Whether rewards differ that will be compared: what is known of each sample, or
+    step, that is learned from."""
     there = group.answers.length > 0
     if settings.rewards.truncated == "dropped":
         there &= group.answers.has_ended
+    if group.steps is not None:
+        rewards = [group.steps[g].reward for g in np.flatnonzero(there)]
+        reward = np.concatenate([np.zeros(0), *rewards])
+        reward = reward[~np.isnan(reward)]
+        return len(reward) > 0 and bool(reward.max() != reward.min())
     there &= ~np.isnan(group.parts).all(-1)
     reward = total(settings, np.nan_to_num(group.parts[there]))
     return len(reward) > 0 and bool(reward.max() != reward.min())
@@ -78,12 +89,16 @@ def rewards(
     if settings.rewards.truncated == "dropped":
         is_valid &= ended
     kind = [kinds.index(group.problem.kind) for group in groups]
+    by_step = {}
+    if settings.algorithm.advantage.supervision == "process":
+        by_step = stepped.arrays([group.steps for group in groups])
     return Rewards(
-        parts=parts.astype(np.float32),
+        parts=parts.astype(dtypes.canonicalize_dtype(float)),
         is_completion=np.arange(columns) < length[:, :, None],
         is_valid=is_valid,
         baseline=baseline,
         columns={"kind": np.array(kind)},
+        **by_step,
     )
 
 
@@ -96,11 +111,15 @@ def numbers(names: Sequence[str], groups: Sequence[Group]) -> dict[str, float]:
     parts, length, ended, trained = map(crossing.gathered, given)
     there = length > 0
     by_part = zip(names, np.moveaxis(parts, -1, 0), strict=True)
+    by_step = {}
+    if groups[0].steps is not None:
+        by_step = stepped.numbers([group.steps for group in groups])
     return {
         **{f"reward/{name}": _mean(x[there]) for name, x in by_part},
         "samples/tokens": int(length.sum()),
         "samples/truncated": _mean(~ended[there]),
         "groups/found": _mean(trained),
+        **by_step,
     }
 
 
@@ -127,6 +146,8 @@ def table(
                 "tokens": n,
                 "ended": bool(group.answers.has_ended[g]),
             }
+            if group.steps is not None:
+                row["steps"] = stepped.rows(group.steps[g], advantage[b, g])
             rows.append(row)
     return rows
 

@@ -50,11 +50,6 @@ class Online:
     def __init__(self, run: stage.Run, first: int):
         chosen, self.first = run.settings, first
         algorithm, self.steps = chosen.algorithm, chosen.training.steps
-        if algorithm.advantage.supervision == "process":
-            raise Refused(
-                "algorithm.advantage.supervision is 'process'; no reward of steps is "
-                "there yet. Set it to outcome."
-            )
         given = [*run.grader.names, *["overlong"] * (chosen.rewards.overlong > 0)]
         weights = algorithm.advantage.reward_weights
         if weights and len(weights) != len(given):
@@ -71,7 +66,8 @@ class Online:
         updates = self.steps * algorithm.mu * algorithm.minibatches
         self.run, self.settings = run, chosen
         self.learner = learner.make(run.spec, chosen, updates, run.mesh)
-        self.asker = stage.asker(run, chosen.sampling, algorithm.group_size)
+        asker = stage.asker(run, chosen.sampling, algorithm.group_size)
+        self.asker = asker._replace(steps=run.steps)
         self.greedy = stage.asker(run, stage.greedily(chosen.sampling), 1)
         self.kinds = sorted({problem.kind for problem in run.task.train})
         self.values = programs.forward(statistics.values)
@@ -143,7 +139,7 @@ class Online:
             asked = range(first + round_ * B, first + (round_ + 1) * B)
             budgets = self.budgets(host["seen"], asked)[own]
             answered = self.ask(params, asked[own], budgets, key, meanwhile)
-            faults += answered.graded.faults
+            faults += answered.faults
             samples += int((budgets > 0).sum())
             for group in groups.of(answered):
                 teaches = not chosen.mixed or groups.is_mixed(self.settings, group)
@@ -154,7 +150,8 @@ class Online:
         samples, failed = crossing.summed(samples, len(faults))
         first_fault = (faults or ["of another process"])[0]
         most = self.settings.rewards.most_faults
-        calls.need_few(failed, samples * len(names), first_fault, most)
+        each = len(names) + (self.asker.steps is not None)
+        calls.need_few(failed, samples * each, first_fault, most)
         others = [group._replace(is_trained=False) for group in others]
         kept = [*found, *others][:need]
         rounds = round_ + 1

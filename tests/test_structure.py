@@ -17,6 +17,7 @@ PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
+    | {"text/steps"}
     | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"}
     | {"line"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
@@ -24,11 +25,11 @@ FLOORS = [
     | {"rewards/settings", "rewards/rules", "rewards/calls", "workdir", "processes"},
     {"sampling/settings", "data/arithmetic", "data/sets"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
-    | {"text/tokenizer", "rewards/grading"},
+    | {"text/tokenizer", "rewards/grading", "rewards/steps"},
     {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
-    | {"losses/policy", "text/prompts"},
+    | {"losses/policy", "text/prompts", "rewards/stepwise"},
     {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"}
-    | {"task"},
+    | {"task", "stepped"},
     {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"}
     | {"display"},
     {"advantages/estimate", "experiment", "models/transformer"},

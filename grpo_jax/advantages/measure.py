@@ -1,7 +1,5 @@
 """What to know of rewards and advantages while a run goes on."""
 
-import jax.numpy as jnp
-
 from grpo_jax.advantages import estimate
 from grpo_jax.losses import statistics
 from grpo_jax.records import Rewards
@@ -14,18 +12,17 @@ def measure(rewards: Rewards, estimated: estimate.Estimate) -> statistics.Statis
     centred estimator.
     """
     is_valid, compared = estimated.is_valid, estimated.is_compared
-    is_known = jnp.isfinite(rewards.parts).any(-1)
     where = rewards.is_completion & is_valid[:, :, None]
     measured = {
         "reward": statistics.moments(estimated.reward, compared),
         "groups/no_spread": statistics.mean(estimated.agrees, compared.any(-1)),
-        "rows/unscorable": statistics.mean(~is_known, rewards.is_valid),
+        "rows/unscorable": statistics.mean(~is_valid, rewards.is_valid),
         "advantage": statistics.moments(estimated.advantage, where),
         "advantage_min": statistics.lowest(estimated.advantage, where),
         "advantage_max": statistics.highest(estimated.advantage, where),
         "length": statistics.moments(where.sum(-1).astype(float), is_valid),
     }
     if estimated.is_step is not None:
-        asked = rewards.is_step & is_valid[:, :, None]
+        asked = rewards.is_step & rewards.is_valid[:, :, None]
         measured["steps/left_out"] = statistics.mean(~estimated.is_step, asked)
     return measured

@@ -13,6 +13,9 @@ class Rewarding(Section):
     path: ClassVar[str] = "rewards"
     # correct, last, format, or an experiment's own; (): the data's own checker
     functions: tuple[str, ...] = ()
+    # chain, or an experiment's own: what rewards steps, in process supervision, where
+    # the functions only measure
+    steps: str | None = None
     overlong: int = 0  # DAPO: over max_new's last so many tokens, up to −1 is added
     truncated: Literal["kept", "dropped"] = "kept"  # rows that max_new cut: learned?
     seconds: float = 10.0  # that one call may take
