@@ -25,7 +25,10 @@ def chain(question: str, steps: list[str], answer: str) -> list[float | None]:
     No number of lines other than the L that are asked for pays, whatever m is: for each
     line that is missing the last one gets 1 less (m is at most 1), and the first one
     too many gets 1 − L, which is the least that any can get (m is no less); what is
-    behind it is not looked at.
+    behind it is not looked at. A sample moves the mean and the spread of its own group,
+    though: of random groups of 16 it was better off with fewer lines in 2 of 100, with
+    more in 1 of 1,000; of 4, in 10 and in 1 of 100. Without the two rules it was better
+    off with fewer in 80 of 100 groups of 16.
     """
     asked = [*arithmetic.lines(question), f"#### {answer}"]
     L, K = len(asked), len(steps)

@@ -1,5 +1,6 @@
 """The rule for chains: what it says of lines, and that no number of them pays."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,6 +104,36 @@ def test_no_line_that_is_repeated_or_split_pays(i, mean, data):
     split = [*LINES[:i], LINES[i][:at], LINES[i][at:], *LINES[i + 1 :]]
     for lines in (twice, split):
         assert worth(lines, mean) <= worth(LINES, mean) + 1e-9
+
+
+def better_off(score, others, k):
+    """Whether a sample with k right lines gains by fewer lines, and by more of them."""
+
+    def worth_within(lines):
+        own, given = score(lines), np.concatenate(others)
+        pool = np.append(own, given)
+        return (own - pool.mean()).sum() / pool.std() if pool.std() else 0.0
+
+    whole = LINES[:k] + ["x"] * (len(LINES) - k)
+    fewer = [whole[:kept] for kept in (1, 2, 3)]
+    more = [whole + ["x"] * count for count in (1, 2, 3)]
+    best = worth_within(whole) + 1e-9
+    return [max(map(worth_within, ways)) > best for ways in (fewer, more)]
+
+
+def test_in_a_group_of_16_other_numbers_of_lines_hardly_ever_pay():
+    """A sample moves the mean and the spread that it is compared with."""
+    rng, ours, theirs = np.random.default_rng(0), [], []
+    rule = lambda lines: np.array([r for r in chain(lines) if r is not None])  # noqa: E731
+    plain = lambda lines: np.array([float(x in LINES) for x in lines])  # noqa: E731
+    for _ in range(400):
+        right = np.minimum(rng.geometric(rng.uniform(0.05, 0.95), 16) - 1, len(LINES))
+        lines = [LINES[:k] + ["x"] * (len(LINES) - k) for k in right]
+        others = list(map(rule, lines[1:]))
+        ours.append(better_off(rule, others, right[0]))
+        theirs.append(better_off(plain, others, right[0]))
+    assert (np.mean(ours, 0) < 0.06).all()
+    assert np.mean(theirs, 0)[0] > 0.5
 
 
 def test_without_these_rules_a_wrong_policy_would_gain_by_saying_little():
