@@ -9,6 +9,7 @@ from grpo_jax import rollout
 from grpo_jax.data.problem import Problem
 from grpo_jax.models import transformer
 from grpo_jax.pool import Answers, Question, Sampler
+from grpo_jax.rewards import stepwise
 from grpo_jax.rewards.grading import Graded, Grader
 from grpo_jax.task import Task
 
@@ -17,6 +18,7 @@ class Asker(NamedTuple):
     task: Task
     sampler: Sampler
     grader: Grader | None  # None: none is needed
+    steps: stepwise.StepGrader | None = None  # in process supervision
 
 
 class Asked(NamedTuple):
@@ -27,6 +29,12 @@ class Asked(NamedTuple):
     groups: list[Answers]
     texts: list[list[str | None]]
     graded: Graded | None
+    stepped: stepwise.Graded | None = None  # in process supervision
+
+    @property
+    def faults(self) -> list[str]:
+        both = self.graded, self.stepped
+        return [fault for one in both if one is not None for fault in one.faults]
 
 
 def ask(
@@ -39,7 +47,7 @@ def ask(
     budgets: Sequence[Sequence[int]] | None = None,
     meanwhile: Callable[[], None] = lambda: None,  # see rollout.answers
 ) -> Asked:
-    task, sampler, grader = asker
+    task, sampler, grader, by_step = asker
     strings = sampler.settings.stop_strings
     decode = task.tokenizer.decode
     budgets = budgets or [None] * len(problems)
@@ -47,17 +55,22 @@ def ask(
     questions = list(map(Question, numbers, tokens, budgets))
     watch = rollout.stop_strings(strings, decode) if strings else None
     of_number = dict(zip(numbers, problems, strict=True))
-    found = {}
+    found, of_steps = {}, {}
     given = params, questions, key, watch, meanwhile
     for group in rollout.answers(sampler, *given):
         rows = zip(group.tokens, group.length, strict=True)
         # Only a row that was given no budget is empty: it was not asked.
         texts = [decode(row[:n].tolist()) if n else None for row, n in rows]
-        given = of_number[group.number], texts, group.has_ended
-        begun = grader and grader.submit(*given)
+        problem = of_number[group.number]
+        begun = grader and grader.submit(problem, texts, group.has_ended)
         found[group.number] = group, texts, begun
+        if by_step is not None:
+            of_steps[group.number] = by_step.submit(
+                problem, group.tokens, group.length, texts, group.has_ended
+            )
     groups, texts, begun = map(
         list, zip(*(found[number] for number in numbers), strict=True)
     )
     graded = grader and grader.collect(begun)
-    return Asked(problems, questions, groups, texts, graded)
+    stepped = by_step and by_step.collect([of_steps[number] for number in numbers])
+    return Asked(problems, questions, groups, texts, graded, stepped)

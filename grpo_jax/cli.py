@@ -104,6 +104,7 @@ def train(words: list[str]) -> int:
         given.config,
         given.workdir,
         rewards=getattr(module, "REWARDS", {}),
+        step_rewards=getattr(module, "STEP_REWARDS", {}),
         fork_from=given.fork_from,
         screen=display.Screen(is_quiet=is_quiet),
     )

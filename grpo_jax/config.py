@@ -64,6 +64,7 @@ class Config(Section):
         self.training.need("batch_size", B % M == 0, rule, f"{B + -B % M} would do.")
         self._check_stages()
         self._check_groups()
+        self._check_steps()
         self._check_reference()
         rule = "only algorithm.advantage.estimator 'gae' has a critic"
         is_read = self.algorithm.has_critic or self.critic == Critic()
@@ -146,6 +147,18 @@ class Config(Section):
         chosen.need("allocation", holds, rule, "Choose one of the two.")
         rule = f"a group of {G} sample is never mixed"
         chosen.need("mixed", G > 1 or not chosen.mixed, rule, "Raise its size.")
+
+    def _check_steps(self):
+        """What process supervision reads, and what it would silently ignore."""
+        chosen = self.algorithm.advantage
+        by_step = chosen.supervision == "process"
+        reason = f"{chosen.dotted('supervision')} is {chosen.supervision!r}"
+        self.rewards.need_read("steps", by_step, reason, "process")
+        reason += ", which learns from rewards of steps, and not of a whole output"
+        self.rewards.need_read("overlong", not by_step, reason, "outcome")
+        rule = f"{reason}; its rule is for these"
+        equal = not by_step or self.groups.allocation == "equal"
+        self.groups.need("allocation", equal, rule, "Set it to equal.")
 
     def _check_reference(self):
         plain = self.reference == Reference()

@@ -3,8 +3,9 @@
     python -m grpo_jax train experiments/quickstart.py --algorithm.group-size 16
 
 An experiment file has `get_config() -> config.Config`, and may have REWARDS, its own
-reward functions by name. One with a `run(config, workdir)` runs itself; its
-`check(config)`, if any, refuses what it cannot run before anything is written.
+reward functions by name, and STEP_REWARDS, its own rules for steps. One with a
+`run(config, workdir)` runs itself; its `check(config)`, if any, refuses what it cannot
+run before anything is written.
 """
 
 import argparse

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax import dtypes
 from jaxtyping import Bool, Float
 
-from grpo_jax import config, crossing
+from grpo_jax import config, crossing, stepped
 from grpo_jax.asking import Asked
 from grpo_jax.data.problem import Problem
 from grpo_jax.pool import Answers, Question
 from grpo_jax.records import Rewards
 from grpo_jax.rewards import shaping
+from grpo_jax.rewards.stepwise import Stepped
 
 
 class Group(NamedTuple):
@@ -20,12 +22,16 @@ class Group(NamedTuple):
     answers: Answers
     texts: list[str | None]  # None: that row was not drawn
     parts: Float[np.ndarray, "G R"]  # one value per reward function
+    steps: list[Stepped | None] | None = None  # in process supervision
     is_trained: bool = True  # False: it stands in for a group that was not found
 
 
 def of(asked: Asked) -> list[Group]:
     given = asked.problems, asked.questions, asked.groups, asked.texts
-    return list(map(Group, *given, asked.graded.parts))
+    by_step = [None] * len(asked.problems)
+    if asked.stepped is not None:
+        by_step = asked.stepped.groups
+    return list(map(Group, *given, asked.graded.parts, by_step))
 
 
 def clipped(
@@ -67,18 +73,25 @@ def reward(
 
 
 def unscored(settings: config.Config, group: Group) -> int:
-    """How many samples that were drawn got no reward."""
+    """How many samples that were drawn got no reward that is learned from."""
     there = group.answers.length > 0
-    return int((there & ~is_scored(settings, group.parts, there)).sum())
+    if group.steps is None:
+        return int((there & ~is_scored(settings, group.parts, there)).sum())
+    rewards = (group.steps[g].reward for g in np.flatnonzero(there))
+    return sum(bool(np.isnan(reward).all()) for reward in rewards)
 
 
 def is_mixed(settings: config.Config, group: Group) -> bool:
-    """Whether rewards differ that will be compared: of each sample that is learned
-    from."""
+    """Whether rewards differ that will be compared: of each sample, or step, that is
+    learned from."""
     there = group.answers.length > 0
     if settings.rewards.truncated == "dropped":
         there &= group.answers.has_ended
-    given = reward(settings, group, there)
+    if group.steps is None:
+        given = reward(settings, group, there)
+    else:
+        rewards = [group.steps[g].reward for g in np.flatnonzero(there)]
+        given = np.concatenate([np.zeros(0), *rewards])
     known = given[~np.isnan(given)]
     return len(known) > 0 and bool(known.max() != known.min())
 
@@ -131,12 +144,16 @@ def rewards(
     if settings.rewards.truncated == "dropped":
         is_valid &= ended
     kind = [kinds.index(group.problem.kind) for group in groups]
+    by_step = {}
+    if settings.algorithm.advantage.supervision == "process":
+        by_step = stepped.arrays([group.steps for group in groups])
     return Rewards(
-        parts=parts.astype(np.float32),
+        parts=parts.astype(dtypes.canonicalize_dtype(float)),
         is_completion=np.arange(columns) < length[:, :, None],
         is_valid=is_valid,
         baseline=baseline,
         columns={"kind": np.array(kind)},
+        **by_step,
     )
 
 
@@ -161,6 +178,8 @@ def numbers(
     if settings.rewards.clip:
         is_clipped = clipped(settings, parts[:, :n]) != parts[:, :n]
         out["samples/clipped"] = _mean((is_clipped & ~missing).any(-1))
+    if groups[0].steps is not None:
+        out |= stepped.numbers([group.steps for group in groups])
     return out | {
         "samples/tokens": int(length.sum()),
         "samples/truncated": _mean(~ended[there]),
@@ -193,6 +212,8 @@ def table(
                 "tokens": n,
                 "ended": bool(group.answers.has_ended[g]),
             }
+            if group.steps is not None:
+                row["steps"] = stepped.rows(group.steps[g], advantage[b, g])
             rows.append(row)
     return rows
 

@@ -73,6 +73,7 @@ def make(
         stages=plain.stages,
         **{name: getattr(plain, name) for name in ("sft", "rft", "dpo")},
         algorithm=config.Algorithm(beta=beta),
+        rewards=plain.rewards,
         groups=plain.groups,
         reference=held,
         critic=plain.critic,

@@ -27,6 +27,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "grpo": {},
     "deepseekmath": {"group_size": 64, "beta": 0.04},
     "grpo_process": {"advantage.supervision": "process"},
+    "deepseekmath_process": {
+        "group_size": 64,
+        "beta": 0.04,
+        "advantage.supervision": "process",
+    },
     "online_rft": {
         "surrogate": "reinforce",
         "beta": 0.0,

@@ -43,6 +43,8 @@ from grpo_jax.losses import statistics
 from grpo_jax.models import load, transformer
 from grpo_jax.rewards.calls import Reward
 from grpo_jax.rewards.grading import Grader
+from grpo_jax.rewards.steps import Rule
+from grpo_jax.rewards.stepwise import StepGrader
 from grpo_jax.stage import Found, State
 
 KINDS = stages.KINDS | {"online": trainer.Online}
@@ -60,18 +62,20 @@ def train(
     folder: pathlib.Path | str = "runs/train",
     *,
     rewards: dict[str, Reward] | None = None,
+    step_rewards: dict[str, Rule] | None = None,
     model: load.Model | None = None,
     fork_from: pathlib.Path | None = None,
     screen: display.Screen | None = None,
 ) -> Result:
-    """Trains, or goes on training; `rewards` are functions that settings name."""
+    """Trains, or goes on training; rewards are functions that settings name."""
     programs.keep()
     folder, screen = pathlib.Path(folder), screen or display.Screen()
     if settings.training.deterministic:
         processes.need_deterministic()
     is_first = crossing.place()[0] == 0
     with workdir.locked(folder, is_first=is_first):
-        driver = _Driver(settings, folder, rewards or {}, model, screen)
+        own = rewards or {}, step_rewards or {}
+        driver = _Driver(settings, folder, *own, model, screen)
         try:
             if is_first:
                 given = settings, folder, fork_from, driver.fitting, screen.tell
@@ -85,7 +89,7 @@ def train(
 class _Driver:
     """One run, in this process."""
 
-    def __init__(self, settings, folder, rewards, model, screen):
+    def __init__(self, settings, folder, rewards, step_rewards, model, screen):
         self.settings, self.folder, self.screen = settings, folder, screen
         self.legs, self.given = beginning.legs(settings), model
         self.mesh = sharding.of_axes(settings.training.mesh)
@@ -94,8 +98,11 @@ class _Driver:
         known = task.make(settings, self.found.spec, self.found.tokenizer)
         grader = Grader(settings.rewards, known.checker, rewards)
         root = prng.root(settings.seed)
+        by_step = None
+        if settings.algorithm.advantage.supervision == "process":
+            by_step = StepGrader(settings.rewards, step_rewards, known.tokenizer)
         given = settings, self.found.spec, known, grader, self.mesh, root
-        self.run = stage.Run(*given)
+        self.run = stage.Run(*given, by_step)
         # Nothing may begin that could not be carried through.
         self.stages = [KINDS[leg.name](self.run, leg.first) for leg in self.legs]
         self.examiner = None

@@ -15,6 +15,7 @@ from grpo_jax.losses import statistics
 from grpo_jax.models import transformer
 from grpo_jax.models.spec import Spec
 from grpo_jax.rewards.grading import Grader
+from grpo_jax.rewards.stepwise import StepGrader
 from grpo_jax.task import Task
 
 
@@ -27,6 +28,7 @@ class Run(NamedTuple):
     grader: Grader | None  # None: what is answered is not rewarded
     mesh: Mesh
     root: Key[Array, ""]
+    steps: StepGrader | None = None  # in process supervision
 
     def key(self, stream: prng.Stream, number: int) -> Key[Array, ""]:
         """Of step `number`."""

@@ -51,11 +51,6 @@ class Online:
     def __init__(self, run: stage.Run, first: int):
         chosen, self.first = run.settings, first
         algorithm, self.steps = chosen.algorithm, chosen.training.steps
-        if algorithm.advantage.supervision == "process":
-            raise Refused(
-                "algorithm.advantage.supervision is 'process'; no reward of steps is "
-                "there yet. Set it to outcome."
-            )
         given = [*run.grader.names, *shaping.names(chosen.rewards)]
         if len(set(given)) < len(given):
             raise Refused(
@@ -77,7 +72,8 @@ class Online:
         updates = self.steps * algorithm.mu * algorithm.minibatches
         self.run, self.settings = run, chosen
         self.learner = learner.make(run.spec, chosen, updates, run.mesh)
-        self.asker = stage.asker(run, chosen.sampling, algorithm.group_size)
+        asker = stage.asker(run, chosen.sampling, algorithm.group_size)
+        self.asker = asker._replace(steps=run.steps)
         self.greedy = stage.asker(run, stage.greedily(chosen.sampling), 1)
         self.kinds = sorted({problem.kind for problem in run.task.train})
         self.values = programs.forward(statistics.values)
@@ -153,7 +149,7 @@ class Online:
             asked = range(first + round_ * B, first + (round_ + 1) * B)
             budgets = self.budgets(host["seen"], asked)[own]
             answered = self.ask(params, asked[own], budgets, key, meanwhile)
-            faults += answered.graded.faults
+            faults += answered.faults
             samples += int((budgets > 0).sum())
             for group in groups.of(answered):
                 teaches = not chosen.mixed or groups.is_mixed(self.settings, group)
@@ -169,7 +165,7 @@ class Online:
         samples, failed, blank = crossing.summed(samples, len(faults), blank)
         first_fault = (faults or ["of another process"])[0]
         limits = self.settings.rewards
-        made = samples * len(names)
+        made = samples * (len(names) + (self.asker.steps is not None))
         calls.need_few(failed, made, first_fault, limits.most_faults)
         calls.need_scored(blank, samples, limits.most_unscored)
         spent = round_ + 1, (round_ + 1) * B, samples, failed, blank

@@ -77,6 +77,7 @@ METHODS = {
         "algorithm.advantage.scale_rewards": "none",
     },
     "kl": {"stages": ONLINE, "algorithm.beta": 0.1, "algorithm.kl.target": 0.01},
+    "process": {"preset": "grpo_process", "stages": ONLINE, "rewards.steps": "lucky"},
     "rft": {"stages": ("sft", "rft")} | TAUGHT,
     "dpo": {"stages": ("sft", "dpo")} | TAUGHT,
 }
@@ -85,6 +86,11 @@ METHODS = {
 def lucky(question: str, completion: str, answer: str) -> float:
     """A reward that a model which has learned nothing gets as often as not."""
     return float(sum(completion.encode()) % 2)
+
+
+def lucky_steps(question: str, steps: list[str], answer: str) -> list[float]:
+    """The same of each step."""
+    return [lucky(question, step, answer) for step in steps]
 
 
 def settings(method: str):
@@ -129,9 +135,12 @@ def child(method: str, folder: str, at: str, delay: float):
 
     processes.make_deterministic()
     screen = display.Screen(is_quiet=True)
-    rewards = {"lucky": lucky}
     found = run.train(
-        settings(method), pathlib.Path(folder), rewards=rewards, screen=screen
+        settings(method),
+        pathlib.Path(folder),
+        rewards={"lucky": lucky},
+        step_rewards={"lucky": lucky_steps},
+        screen=screen,
     )
     digest = hashlib.sha256()
     for x in jax.tree.leaves(found.model.params):

@@ -109,6 +109,8 @@ def stubbed(of_sample=says, backwards=False):
 
     def learn(run, state, rollout, rewards, key, *, beta):
         given = rewards.parts, rewards.is_valid, rollout.length, rewards.baseline
+        if rewards.step_reward is not None:
+            given += rewards.step_reward, rewards.step_end
         given = [None if x is None else np.nan_to_num(x).tolist() for x in given]
         calls.append(("learn", rollout.number.tolist(), *given, beta))
         calls.append(("on", dict(run.mesh.shape)))

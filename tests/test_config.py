@@ -10,6 +10,7 @@ from grpo_jax import config, presets
 from grpo_jax.section import Refused
 
 NAN = float("nan")
+BY_STEP = config.Algorithm(advantage=config.Advantage(supervision="process"))
 REFUSED = [  # section, values, what the message must hold
     (config.Algorithm, {"group_size": 1}, "algorithm.group_size is 1; .*2 or more"),
     (config.Algorithm, {"group_size": 0}, "algorithm.group_size is 0; .*2 or more"),
@@ -184,6 +185,32 @@ REFUSED = [  # section, values, what the message must hold
         config.Sampling,
         {"temperature": 0.0, "top_k": 3},
         "sampling.top_k is 3; at temperature 0 nothing is drawn",
+    ),
+    (
+        config.Config,
+        {"rewards": config.Rewarding(steps="chain")},
+        "rewards.steps is 'chain'; algorithm.advantage.supervision is 'outcome'",
+    ),
+    (
+        config.Config,
+        {"rewards": config.Rewarding(overlong=8), "algorithm": BY_STEP},
+        "rewards.overlong is 8; .*'process', which learns from rewards of steps",
+    ),
+    (
+        config.Config,
+        {
+            "groups": config.Groups(allocation="neyman"),
+            "algorithm": dataclasses.replace(
+                BY_STEP,
+                loss_mean="per_question",
+                advantage=config.Advantage(
+                    supervision="process",
+                    estimator="leave_one_out",
+                    scale_rewards="none",
+                ),
+            ),
+        },
+        "groups.allocation is 'neyman'; .*'process', .* its rule is for these",
     ),
     (
         config.Config,

@@ -41,6 +41,9 @@ SOME |= {f"{name}.questions": 6 for name in ("rft", "dpo")}
 SOME |= {f"{name}.samples": 4 for name in ("rft", "dpo")}
 
 
+PROCESS = {"algorithm.advantage.supervision": "process", "rewards.steps": "length"}
+
+
 def alone(name):
     of_stage = {k: x for k, x in SOME.items() if k.startswith(name)}
     return of_stage | {"stages": (name, "online")}
@@ -62,6 +65,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "groups.mean": (7, NEYMAN),
     "groups.least": (6, NEYMAN),
     "rewards.functions": (("format",), {}),
+    "rewards.steps": ("one", PROCESS),
     "rewards.overlong": (7, {}),
     "rewards.clip": ((0.0, 0.5), {}),
     "rewards.repetition": (1, {}),
@@ -159,6 +163,12 @@ def blank(question, completion, answer):
     return None if completion.endswith(" ") else 1.0
 
 
+STEP_REWARDS = {
+    "length": lambda question, steps, answer: [float(len(step)) for step in steps],
+    "one": lambda question, steps, answer: [1.0 for _ in steps],
+}
+
+
 def clock():
     """Goes on by a second each time that somebody looks."""
     seconds = iter(range(10**6))
@@ -177,7 +187,8 @@ def on_a_run(chosen, says=runs.says):
         needed = lambda: trace.append("deterministic")  # noqa: E731
         patch.setattr(processes, "need_deterministic", needed)
         try:
-            runs.train(chosen, folder, rewards={"odd": odd, "blank": blank})
+            own = {"rewards": {"odd": odd, "blank": blank}}
+            runs.train(chosen, folder, **own, step_rewards=STEP_REWARDS)
             end = "done"
         except (Refused, stopping.Stopped) as error:
             end = str(error)

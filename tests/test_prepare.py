@@ -202,6 +202,11 @@ def test_statistics_are_of_what_is_compared():
     assert measured["steps/left_out"] == 2 / 8 and np.isclose(
         measured["reward_mean"], 4 / 6
     )
+    # A row without any step that counts is unscorable, whatever its output was given.
+    unknown = agreeing.step_reward.at[0, 1].set(jnp.nan).at[1, 1, 0].set(jnp.nan)
+    batch, measured = rollout(by_step, agreeing._replace(step_reward=unknown))
+    assert measured["rows/unscorable"] == 1 / 4
+    assert not batch.is_completion[0, 1].any() and batch.is_completion[1, 1].any()
     pooled = config.Algorithm(advantage=config.Advantage(group_by="level"))
     parts = rewards(((1.0, 1.0), (0.0, 0.0)), columns={"level": jnp.zeros(2, int)})
     assert rollout(pooled, parts)[1]["groups/no_spread"] == 0

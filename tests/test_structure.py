@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
-    | {"text/units", "rewards/worker", "rewards/equivalent"}
+    | {"text/units", "rewards/worker", "rewards/equivalent", "text/steps"}
     | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"}
     | {"line", "text/overlap", "rewards/jail"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
@@ -27,12 +27,12 @@ FLOORS = [
     {"sampling/settings", "data/arithmetic", "data/sets", "rewards/strict"}
     | {"rewards/shaping", "rewards/code"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
-    | {"text/tokenizer", "rewards/rules"},
-    {"rewards/grading"}
+    | {"text/tokenizer", "rewards/rules", "rewards/steps"},
+    {"rewards/grading", "rewards/stepwise"}
     | {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
     | {"losses/policy", "text/prompts"},
     {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"}
-    | {"task"},
+    | {"task", "stepped"},
     {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"}
     | {"display"},
     {"advantages/estimate", "experiment", "models/transformer"},

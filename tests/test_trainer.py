@@ -21,10 +21,13 @@ from grpo_jax import (
     trainer,
 )
 from grpo_jax.losses import statistics
+from grpo_jax.rewards import stepwise
 from grpo_jax.rewards.grading import Grader
 from grpo_jax.section import Refused
+from grpo_jax.text.tokenizer import Bytes
 from tests import runs
 
+V = "algorithm.advantage."
 NOTHING = learner.State(train_step.State({}, ()))
 
 NEYMAN = {
@@ -279,9 +282,103 @@ def test_beta_is_the_setting_s_where_nothing_controls_it():
     assert calls[1][-1] == found.numbers["beta"] == 0.5
 
 
-def test_rewards_of_steps_are_refused_before_anything_runs():
-    with pytest.raises(Refused, match="no reward of steps is there yet"):
-        online(algorithm__advantage__supervision="process")
+# Process supervision --------------------------------------------------------------------
+PROCESS = {"algorithm__advantage__supervision": "process", "rewards__steps": "own"}
+
+
+def by_line(question, number, sample):
+    """Right answers have a line before the answer; every third question has none."""
+    text, ended = runs.says(question, number, sample)
+    return ("" if number % 3 == 0 else "a\n") + text, ended
+
+
+def of_steps(question, steps, answer):
+    """1 for the right answer in a line of its own, 0 for any other; unknown: "12"."""
+    return [None if x == "12" else float(x.strip() == answer) for x in steps]
+
+
+def process(rule=of_steps, **changed):
+    doing, state = online(**PROCESS, **changed)
+    grader = stepwise.StepGrader(doing.settings.rewards, {"own": rule}, Bytes())
+    run = doing.run._replace(steps=grader)
+    return trainer.Online(run, 0), state
+
+
+def test_steps_are_rewarded_and_outputs_measured():
+    doing, state = process()
+    with runs.stubbed(by_line) as calls:
+        state, found = doing.step(state, 0, lambda: None)
+    _, numbers, parts, is_valid, length, _, reward, end, _ = calls[1]
+    assert numbers == [0, 1, 2, 3] and np.shape(reward) == np.shape(end) == (4, 4, 16)
+    assert np.ravel(is_valid).all()
+    table = found.table()
+    for row in table:
+        at = row["number"], row["sample"]
+        steps = row["steps"]
+        assert [x["text"] for x in steps] == row["completion"].split("\n")
+        given = [x["reward"] for x in steps]
+        asked = row["question"], [x["text"] for x in steps], row["answer"]
+        assert given == of_steps(*asked)
+        given = [np.nan if x is None else x for x in given]
+        b, g = at
+        np.testing.assert_array_equal(reward[b][g][: len(given)], np.nan_to_num(given))
+        ends = [x["end"] for x in steps]
+        assert ends == end[b][g][: len(ends)] and ends[-1] == length[b][g] - 1
+        # The functions go on to measure: the last word is the answer.
+        assert parts[b][g] == [row["rewards"]["last"]]
+    count = [len(row["steps"]) for row in table]
+    assert found.numbers["samples/steps"] == np.mean(count)
+    known = [x["reward"] for row in table for x in row["steps"]]
+    known = [x for x in known if x is not None]
+    assert found.numbers["steps/reward"] == np.mean(known)
+    assert found.numbers["reward/last"] == np.mean(np.ravel(parts))
+
+
+def test_a_group_is_mixed_where_its_steps_differ():
+    """All answers of question 0 are wrong, and of the others some: but of a rule that
+    likes no line those differ in nothing, and of one that likes lines all but 0."""
+    same = lambda q, steps, a: [0.5 for _ in steps]  # noqa: E731
+    doing, state = process(same, groups__mixed=True, groups__rounds=1)
+    found, _ = drawn(doing, state.host, by_line)
+    assert not any(group.is_trained for group in found.groups)
+    lines = lambda q, steps, a: [float(x == "a") for x in steps]  # noqa: E731
+    doing, state = process(lines, groups__mixed=True)
+    found, _ = drawn(doing, state.host, by_line)
+    assert numbers(found) == [1, 2, 4, 5]
+    blind = lambda q, steps, a: [None for _ in steps]  # noqa: E731
+    given = {"groups__rounds": 1, "rewards__most_unscored": 1.0}
+    doing, state = process(blind, groups__mixed=True, **given)
+    found, _ = drawn(doing, state.host, by_line)
+    assert not any(group.is_trained for group in found.groups)
+
+
+def test_what_was_cut_off_mixes_no_group_where_it_is_dropped():
+    """Samples 2 are cut; of a rule that likes blanks these alone differ."""
+    cut = lambda q, steps, a: [float(x.endswith(" ")) for x in steps]  # noqa: E731
+    for truncated, count in (("kept", 4), ("dropped", 0)):
+        chosen = {"groups__mixed": True, "groups__rounds": 1}
+        doing, state = process(cut, rewards__truncated=truncated, **chosen)
+        found, _ = drawn(doing, state.host, by_line)
+        assert sum(group.is_trained for group in found.groups) == count
+
+
+def test_faults_of_the_rule_for_steps_are_counted_with_the_others():
+    def odd(question, steps, answer):
+        return [1 / (len(steps) - 1)] * len(steps)  # questions 0 and 3 have one
+
+    doing, state = process(odd, rewards__most_faults=0.25)
+    found, _ = drawn(doing, state.host, by_line)
+    assert found.faults == 8
+    doing, state = process(odd, rewards__most_faults=0.2)
+    with pytest.raises(Refused, match=r"8 of 32 rewards failed; .*own raised Zero"):
+        drawn(doing, state.host, by_line)
+
+
+def test_a_run_without_a_rule_for_steps_is_refused_before_anything_runs(tmp_path):
+    chosen = {V + "supervision": "process"}
+    chosen = runs.build(config.Config, runs.SMALL | chosen)
+    with pytest.raises(Refused, match=r"rewards.steps is None; .* named chain\."):
+        runs.train(chosen, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@
              (GDPO: compare and scale each part, then add)          over tokens
 
 A sample without a finite reward is unscorable, and so is one that lacks a reward which
-others of its question have: it enters no statistic and gets 0.
+others of its question have: it enters no statistic and gets 0. In process supervision
+that is one without a step that has a reward; any other step without is no step, and its
+tokens get the values of those behind it.
 With the KL in the reward, outputs that are compared lose β·Σ_t KL_t before the
 comparison, while gae and none lose β·KL_t at every token (paper eq. 2).
 """
@@ -44,14 +46,16 @@ def estimate(
     check_shapes(rewards)
     _check_inputs(settings, rewards)
     reward, is_valid = total_reward(chosen, rewards)
-    counts = rewards.is_completion & is_valid[:, :, None]
-    penalty = jnp.zeros(counts.shape, reward.dtype)
-    if settings.kl.placed == "reward":
-        penalty = beta * jnp.where(counts, rewards.kl, 0.0)
     compared, returns, is_step = (reward, is_valid), None, None
     if chosen.supervision == "process":
         compared = _pool_of_steps(rewards)
         is_step = compared[1].reshape(rewards.is_step.shape)
+        is_valid = is_step.any(-1)
+    counts = rewards.is_completion & is_valid[:, :, None]
+    penalty = jnp.zeros(counts.shape, reward.dtype)
+    if settings.kl.placed == "reward":
+        penalty = beta * jnp.where(counts, rewards.kl, 0.0)
+    if chosen.supervision == "process":
         advantage = _of_steps(chosen, rewards, *compared)
     elif chosen.estimator == "gae":
         advantage, returns = _of_critic(chosen, rewards, reward, penalty)

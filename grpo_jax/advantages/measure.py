@@ -23,6 +23,6 @@ def measure(rewards: Rewards, estimated: estimate.Estimate) -> statistics.Statis
         "length": statistics.moments(where.sum(-1).astype(float), is_valid),
     }
     if estimated.is_step is not None:
-        asked = rewards.is_step & is_valid[:, :, None]
+        asked = rewards.is_step & rewards.is_valid[:, :, None]
         measured["steps/left_out"] = statistics.mean(~estimated.is_step, asked)
     return measured

@@ -4,6 +4,7 @@ Problem i of a seed is a function of (seed, i): as many as are wanted, and no fi
 """
 
 import operator
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,9 @@ from grpo_jax.data.problem import Problem
 
 STEPS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 SAID = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
+CHAIN = re.compile(
+    r"Start with (\d+)\.((?: (?:Add|Subtract|Multiply by) \d+\.)+) What is the result\?"
+)
 
 
 def total(seed: int, number: int, digits: int = 2) -> Problem:
@@ -42,6 +46,21 @@ def chain(seed: int, number: int, steps: int = 3) -> Problem:
         value = after
     question += " What is the result?"
     return Problem(question, str(value), "\n".join([*lines, f"#### {value}"]), "chain")
+
+
+def lines(question: str) -> list[str]:
+    """The lines that a chain's question asks for, but for the last, its answer."""
+    asked = CHAIN.fullmatch(question)
+    if asked is None:
+        raise ValueError(f"{question[:80]!r} is no chain of steps")
+    value, found = int(asked[1]), []
+    names = {said: name for name, said in SAID.items()}
+    for said, by in re.findall(r"(\D+) (\d+)\.", asked[2]):
+        name = names[said.strip()]
+        after = STEPS[name](value, int(by))
+        found.append(f"{value} {name} {by} = {after}")
+        value = after
+    return found
 
 
 def wrong(problem: Problem) -> Problem:

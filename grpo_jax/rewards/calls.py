@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -63,7 +63,7 @@ class Pool:
                 if future.is_given_up:
                     return
 
-    def submit(self, sample: Sample) -> list[Future]:
+    def submit(self, sample: tuple) -> list[Future]:
         """Begins to score, and returns at once."""
         futures = [Future() for _ in self.rewards]
         for function, future in zip(self.rewards.values(), futures, strict=True):
@@ -75,15 +75,16 @@ class Pool:
         """What was said of one; waits for it, but for no call longer than allowed."""
         parts, faults = np.full(len(futures), np.nan), []
         for j, (name, future) in enumerate(zip(self.rewards, futures, strict=True)):
-            seconds = math.inf if name in self.bounded else self.seconds
-            value, fault = self._result(future, seconds)
+            value, fault = self.result(name, future, number)
             if fault:
                 faults.append(f"{name} {fault}")
             elif value is not None:
                 parts[j] = value
         return Scored(parts, faults)
 
-    def _result(self, future: Future, seconds: float) -> tuple[float | None, str]:
+    def result(self, name: str, future: Future, read: Callable) -> tuple[Any, str]:
+        """What was returned, as it is read, or None and what went wrong."""
+        seconds = math.inf if name in self.bounded else self.seconds
         while True:
             try:
                 error = future.exception(timeout=0.05)
@@ -96,10 +97,11 @@ class Pool:
                 return None, f"took longer than {seconds:g} s"
             if error is not None:
                 return None, f"raised {type(error).__name__}: {error}"
-            return _number(future.result())
+            return read(future.result())
 
 
-def _number(value) -> tuple[float | None, str]:
+def number(value: Any) -> tuple[float | None, str]:
+    """None: it could not tell; or what is wrong with what should be a number."""
     if value is None:
         return None, ""
     is_number = isinstance(value, int | float | np.integer | np.floating | np.bool_)

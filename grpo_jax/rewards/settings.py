@@ -15,6 +15,9 @@ class Rewarding(Section):
     # data's own checker
     functions: tuple[str, ...] = ()
     clip: tuple[float, float] | None = None  # what each function gives is kept within
+    # chain, or an experiment's own: what rewards steps, in process supervision, where
+    # the functions only measure
+    steps: str | None = None
     overlong: int = 0  # DAPO: over max_new's last so many tokens, up to −1 is added
     repetition: int = 0  # n: of n-grams of tokens, the share that repeats is taken off
     cosine: int = 0  # tokens over which what is added goes from the first to the second
