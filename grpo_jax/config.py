@@ -155,7 +155,8 @@ class Config(Section):
         reason = f"{chosen.dotted('supervision')} is {chosen.supervision!r}"
         self.rewards.need_read("steps", by_step, reason, "process")
         reason += ", which learns from rewards of steps, and not of a whole output"
-        self.rewards.need_read("overlong", not by_step, reason, "outcome")
+        for name in ("overlong", "repetition", "cosine", "clip"):
+            self.rewards.need_read(name, not by_step, reason, "outcome")
         rule = f"{reason}; its rule is for these"
         equal = not by_step or self.groups.allocation == "equal"
         self.groups.need("allocation", equal, rule, "Set it to equal.")

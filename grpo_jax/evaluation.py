@@ -184,9 +184,10 @@ COLUMNS = "question", "answer"
 
 def _usual(name: str, text: Tokenizer) -> config.Data:
     """How a model is asked that was not trained here."""
-    if name in GENERATED or name == "humaneval":  # whose prompts are to be continued
-        return config.Data()
+    if name in GENERATED or (name == "humaneval" and not text.has_template):
+        return config.Data()  # the prompts of humaneval are there to be continued
     asked = "steps-zh" if name in CHINESE else "steps"
+    asked = "function" if name == "humaneval" else asked
     wrapping = "chat" if text.has_template else "paper"
     return config.Data(instruction=asked, wrapping=wrapping)
 

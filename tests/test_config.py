@@ -198,6 +198,11 @@ REFUSED = [  # section, values, what the message must hold
     ),
     (
         config.Config,
+        {"rewards": config.Rewarding(clip=(0.0, 1.0)), "algorithm": BY_STEP},
+        r"rewards.clip is \(0.0, 1.0\); .*'process', which learns from rewards",
+    ),
+    (
+        config.Config,
         {
             "groups": config.Groups(allocation="neyman"),
             "algorithm": dataclasses.replace(

@@ -13,7 +13,9 @@ from grpo_jax import (
     accuracy,
     asking,
     cli,
+    config,
     evaluate,
+    evaluation,
     programs,
     runs,
     sharding,
@@ -25,6 +27,7 @@ from grpo_jax.models import load
 from grpo_jax.models.settings import Model
 from grpo_jax.pool import Answers
 from grpo_jax.rewards.grading import Graded
+from grpo_jax.text.tokenizer import Bytes
 from tests import test_runs
 
 
@@ -391,3 +394,12 @@ def test_programs_are_right_if_they_pass_and_have_no_vote(
     assert metrics["eval/pass@4"] == pytest.approx(2 / 3)
     said = capsys.readouterr().out
     assert "pass@4" in said and "maj@" not in said + " ".join(metrics)
+
+
+def test_a_model_with_a_template_is_asked_for_functions_and_others_go_on_with_them():
+    text = Bytes()
+    assert evaluation._usual("humaneval", text) == config.Data()
+    text.has_template = True
+    asked = evaluation._usual("humaneval", text)
+    assert (asked.instruction, asked.wrapping) == ("function", "chat")
+    assert evaluation._usual("gsm8k", text).instruction == "steps"

@@ -8,7 +8,9 @@ from grpo_jax.section import Section
 GENERATED = {"sums", "chains"}
 KNOWN = {"gsm8k", "math", "svamp", "mgsm", "mgsm-zh", "cmath", "humaneval"}
 FILES = (".jsonl", ".parquet")
-Instruction = Literal["none", "steps", "steps-zh", "program", "program-zh", "hashes"]
+Instruction = Literal[
+    "none", "steps", "steps-zh", "program", "program-zh", "function", "hashes"
+]
 Wrapping = Literal["raw", "paper", "chat"]
 
 

@@ -21,6 +21,7 @@ INSTRUCTIONS = {
     "program-zh": (
         "请结合自然语言和Python程序语言来解答问题，并把最终答案放置于\\boxed{}中。"
     ),
+    "function": "Complete this function. Write all of it in one block of ```python.",
     "hashes": "Reason step by step, and end with a line `#### ` and the answer.",
 }
 

@@ -11,7 +11,7 @@ from tests import runs
 
 def says(question, number, sample):
     """Every second sample returns what it should."""
-    right = int(question.removeprefix("def f").split("(")[0])
+    right = int(question.split("def f")[1].split("(")[0])
     return f"    return {right + sample % 2}", True
 
 
@@ -30,6 +30,9 @@ def test_programs_are_rewarded_and_examined(tmp_path, monkeypatch):
     (tmp_path / "humaneval" / "test.jsonl").write_text(text)
     chosen = experiment.load("experiments/code.py").get_config()
     changed = {
+        "data": dataclasses.replace(
+            chosen.data, wrapping="paper"
+        ),  # bytes have no chat
         "model": Model(tiny=Tiny(layers=1, width=16, heads=2, kv_heads=1, ffw=16)),
         "algorithm": config.Algorithm(group_size=4),
         "sampling": config.Sampling(max_new=16),
