@@ -38,6 +38,9 @@ SMALL = {
     "dpo.steps": 3,
     "dpo.batch_size": 2,
     "dpo.questions": 8,
+    "reward.steps": 6,
+    "reward.batch_size": 4,
+    "reward.learning_rate": 0.01,
 }
 BASE = {
     "seed": 3,
@@ -76,6 +79,7 @@ METHODS = {
     "kl": {"stages": ONLINE, "algorithm.beta": 0.1, "algorithm.kl.target": 0.01},
     "rft": {"stages": ("sft", "rft")} | TAUGHT,
     "dpo": {"stages": ("sft", "dpo")} | TAUGHT,
+    "reward": {"stages": ("reward",)},
 }
 
 
@@ -97,6 +101,9 @@ def settings(method: str):
         read += ["training", "algorithm"]
     else:
         del named["optimizer.learning_rate"]
+    if "reward" in stages:  # it asks nothing
+        asking = ("rewards.", "sampling.")
+        named = {k: x for k, x in named.items() if not k.startswith(asking)}
     for path, value in SMALL.items():
         if path.split(".")[0] in read:
             named.setdefault(path, value)
@@ -125,7 +132,7 @@ def child(method: str, folder: str, at: int, delay: float):
 
 def watch(at: int, delay: float) -> list[int]:
     """Counts events, and dies at one of them."""
-    from grpo_jax import checkpoint, crossing, learner, offline, pool, workdir
+    from grpo_jax import checkpoint, crossing, judging, learner, offline, pool, workdir
 
     count = [0]
 
@@ -154,6 +161,7 @@ def watch(at: int, delay: float) -> list[int]:
         (learner, "learn"),
         (offline, "learn_texts"),
         (offline, "learn_pairs"),
+        (judging, "lay"),
         (pool.Pool, "dispatch"),
         (checkpoint.Checkpoints, "save"),
         (checkpoint.Checkpoints, "_complete"),

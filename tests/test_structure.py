@@ -22,15 +22,15 @@ FLOORS = [
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/rules", "rewards/calls", "workdir", "processes"},
-    {"sampling/settings", "data/arithmetic", "data/sets"},
+    {"sampling/settings", "data/arithmetic", "data/sets", "data/verdicts"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
-    | {"text/tokenizer", "rewards/grading"},
+    | {"text/tokenizer", "rewards/grading", "data/labelled"},
     {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
     | {"losses/policy", "text/prompts"},
     {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"}
-    | {"task"},
+    | {"task", "text/reading"},
     {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"}
-    | {"display"},
+    | {"display", "labels"},
     {"advantages/estimate", "experiment", "models/transformer"},
     {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
     | {"sampling/decode"},
@@ -41,10 +41,12 @@ FLOORS = [
     {"models/hf", "models/gguf", "pool"},
     {"rollout", "optimizers", "sampled"},
     {"models/load", "learner"},
-    {"selftest", "bench/ceilings", "plan", "asking", "offline", "checkpoint"},
+    {"selftest", "bench/ceilings", "plan", "asking", "offline", "checkpoint"}
+    | {"judging"},
     {"bench/losses", "bench/sampling", "bench/hlo", "runs", "groups", "beginning"},
-    {"bench/step", "bench/compile", "stage", "model_commands"},
+    {"bench/step", "bench/compile", "stage", "model_commands", "rewards/neural"},
     {"bench/update", "trainer", "stages", "evaluate"},
+    {"reward_stage"},
     {"run", "examination"},
     {"evaluation", "shortcut", "bench/trainer"},
     {"cli"},

@@ -126,6 +126,11 @@ def read(name: str, split: str, columns: Columns = PLAIN) -> Problems:
     return Problems(found, left_out)
 
 
+def rows(name: str, split: str) -> Iterable[tuple[str, Any]]:
+    """Rows of a file, or of a set of the hub, each with where it stands."""
+    return _rows(name, split, None)
+
+
 def _rows(name: str, split: str, source: Source | None) -> Iterable[tuple[str, Any]]:
     """Rows, each with where it stands."""
     path = pathlib.Path(name)

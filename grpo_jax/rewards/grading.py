@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from grpo_jax.data.problem import Problem
 from grpo_jax.rewards import calls, rules
-from grpo_jax.rewards.settings import Rewarding
+from grpo_jax.rewards.settings import MODEL, Rewarding
 from grpo_jax.section import Refused
 
 
@@ -22,14 +22,20 @@ class Grader:
 
     def __init__(self, settings: Rewarding, checker: str, own: dict[str, calls.Reward]):
         self.names = settings.functions or (checker,)
-        known = rules.RULES | own
+        if MODEL in own:
+            raise Refused(
+                f"a reward function of your own is called {MODEL!r}, which stands for "
+                "a reward model. Give it another name."
+            )
+        known = rules.RULES | own | {MODEL: None}
         unknown = [name for name in self.names if name not in known]
         if unknown:
             raise Refused(
                 f"rewards.functions names {', '.join(unknown)}; there are "
                 f"{', '.join(known)}. An experiment file's own stand in REWARDS there."
             )
-        functions = {name: known[name] for name in self.names}
+        functions = {name: known[name] for name in self.names if name != MODEL}
+        self.columns = [i for i, name in enumerate(self.names) if name != MODEL]
         self.pool = calls.Pool(functions, settings.workers, settings.seconds)
 
     def submit(self, problem: Problem, texts: Sequence[str | None]) -> list:
@@ -42,12 +48,13 @@ class Grader:
         ]
 
     def collect(self, groups: Sequence[list]) -> Graded:
-        """Of groups of one size; waits for what is not done."""
+        """Of groups of one size; waits for what is not done. A model's column is empty:
+        what it says comes of the devices (see `neural`)."""
         parts = np.full((len(groups), len(groups[0]), len(self.names)), np.nan)
         faults = []
         for at in np.ndindex(parts.shape[:2]):
             begun = groups[at[0]][at[1]]
             if begun is not None:
-                parts[at], more = self.pool.collect(begun)
+                parts[at][self.columns], more = self.pool.collect(begun)
                 faults += more
         return Graded(parts, faults)

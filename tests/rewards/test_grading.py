@@ -70,3 +70,14 @@ def test_an_unknown_function_is_refused_with_those_there_are():
 def test_ones_own_function_may_take_the_name_of_a_known_one():
     _, found = graded([(FOUR, ["5"])], ("last",), last=lambda *texts: 3.0)
     assert found.parts.item() == 3
+
+
+def test_the_column_of_a_reward_model_is_left_empty():
+    """What it says comes of the devices."""
+    names, found = graded([(FOUR, ["4", "x"])], ("last", "model", "format"))
+    assert names == ("last", "model", "format") and found.faults == []
+    np.testing.assert_array_equal(found.parts, [[[1, np.nan, 0], [0, np.nan, 0]]])
+    _, found = graded([(FOUR, ["4"])], ("model",))
+    assert np.isnan(found.parts).all() and found.faults == []
+    with pytest.raises(Refused, match="of your own is called 'model'"):
+        graded([(FOUR, ["4"])], ("model",), model=lambda *texts: 1.0)
