@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 Z = 1.959963984540054  # of 95 percent
 
@@ -95,3 +95,43 @@ def mcnemar(a: Bool[np.ndarray, "N"], b: Bool[np.ndarray, "N"]) -> float:
     n, fewer = only_a + only_b, min(only_a, only_b)
     tail = sum(math.comb(n, i) for i in range(fewer + 1))
     return min(1.0, 2 * tail / 2**n)
+
+
+def auc(score: Float[np.ndarray, "N"], is_good: Bool[np.ndarray, "N"]) -> float:
+    """The chance that a good one has a higher score than a bad one; a tie is half.
+
+    The area under the ROC curve, by ranks. NaN if all are alike.
+    """
+    good = int(is_good.sum())
+    bad = len(is_good) - good
+    if not good or not bad:
+        return float("nan")
+    _, which, count = np.unique(score, return_inverse=True, return_counts=True)
+    middle = np.cumsum(count) - (count - 1) / 2  # ranks from 1, shared by equal ones
+    above = middle[which][is_good].sum() - good * (good + 1) / 2
+    return float(above / (good * bad))
+
+
+class Reliability(NamedTuple):
+    """Of the predictions in each bin: how many, what they said, and what was so."""
+
+    count: Int[np.ndarray, "bins"]
+    said: Float[np.ndarray, "bins"]
+    found: Float[np.ndarray, "bins"]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: |said − found|, weighed by how many."""
+        gap = np.abs(self.said - self.found)
+        return float((gap * self.count).sum() / max(self.count.sum(), 1))
+
+
+def reliability(
+    probability: Float[np.ndarray, "N"], is_good: Bool[np.ndarray, "N"], bins: int = 10
+) -> Reliability:
+    """Predictions in bins of equal width; an empty bin says and finds 0."""
+    which = np.minimum((probability * bins).astype(int), bins - 1)
+    count = np.bincount(which, minlength=bins)
+    some = np.maximum(count, 1)
+    said = np.bincount(which, probability, bins) / some
+    return Reliability(count, said, np.bincount(which, is_good, bins) / some)

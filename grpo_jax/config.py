@@ -16,6 +16,7 @@ from grpo_jax.algorithm import Rejection as Rejection
 from grpo_jax.data.settings import Data as Data
 from grpo_jax.models.settings import Model as Model
 from grpo_jax.rewards.settings import Rewarding as Rewarding
+from grpo_jax.rewards.settings import RewardModel as RewardModel
 from grpo_jax.sampling.settings import Sampling as Sampling
 from grpo_jax.section import Refused, Section
 from grpo_jax.training import DPO as DPO
@@ -27,9 +28,10 @@ from grpo_jax.training import Groups as Groups
 from grpo_jax.training import Keep as Keep
 from grpo_jax.training import Optimizer as Optimizer
 from grpo_jax.training import Reference as Reference
+from grpo_jax.training import Reward as Reward
 from grpo_jax.training import Training as Training
 
-Stage = Literal["sft", "rft", "dpo", "online"]
+Stage = Literal["sft", "rft", "dpo", "reward", "online"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +43,14 @@ class Config(Section):
     model: Model = Model()
     data: Data = Data()
     rewards: Rewarding = Rewarding()
+    reward_model: RewardModel = RewardModel()
     algorithm: Algorithm = Algorithm()
     groups: Groups = Groups()
     sampling: Sampling = Sampling()
     sft: SFT = SFT()
     rft: RFT = RFT()
     dpo: DPO = DPO()
+    reward: Reward = Reward()
     optimizer: Optimizer = Optimizer()
     reference: Reference = Reference()
     critic: Critic = Critic()
@@ -63,6 +67,8 @@ class Config(Section):
         rule = f"algorithm.minibatches is {M}, and {B} questions make no {M} equal ones"
         self.training.need("batch_size", B % M == 0, rule, f"{B + -B % M} would do.")
         self._check_stages()
+        self._check_reward()
+        self._check_reward_model()
         self._check_groups()
         self._check_steps()
         self._check_reference()
@@ -88,7 +94,7 @@ class Config(Section):
         holds = is_online or self.algorithm == plain
         remedy = "Leave algorithm.* alone, but for advantage.correct_above."
         self.need("algorithm", holds, rule, remedy)
-        for name in ("sft", "rft", "dpo"):
+        for name in ("sft", "rft", "dpo", "reward"):
             self.need_read(name, name in self.stages, reason, f"a stage {name}")
 
         chosen = self.algorithm.advantage
@@ -121,6 +127,41 @@ class Config(Section):
         holds = not weights or any(weights)
         remedy = "Give one that counts a weight, or none at all."
         self.algorithm.advantage.need("reward_weights", holds, rule, remedy)
+
+    def _check_reward(self):
+        """A run that makes a reward model does nothing else, and asks no questions."""
+        if "reward" not in self.stages:
+            return
+        rule = "what becomes of stage reward is no policy any more"
+        remedy = (
+            "Let it be the only one: model.name may be the run that it begins with."
+        )
+        self.need("stages", self.stages == ("reward",), rule, remedy)
+        rule = "stages are reward, and nothing reads it"
+        for name in ("sampling", "rewards", "training"):
+            chosen, plain = getattr(self, name), type(getattr(self, name))()
+            if name == "training":
+                on = ("mesh", "parts", "deterministic")
+                known = {k: getattr(chosen, k) for k in on}
+                plain = dataclasses.replace(plain, **known)
+            remedy = f"Leave {name}.* alone."
+            self.need(name, chosen == plain, rule, remedy)
+        for name in ("answer", "demonstration", "shots", "wrong"):
+            self.data.need_read(name, False, rule, "another stage")
+        self.evaluation.need_read("samples", False, rule, "another stage")
+
+    def _check_reward_model(self):
+        reads = self.rewards.asks_a_model
+        reason = "model is not among rewards.functions"
+        self.need_read("reward_model", reads, reason, "rewards.functions model")
+        named = self.reward_model.name is not None or not reads
+        rule = "rewards.functions names model"
+        remedy = "Name the run of a reward model, like runs/reward_model."
+        self.reward_model.need("name", named, rule, remedy)
+        asks = {"rft", "dpo"} & set(self.stages) or "online" not in self.stages
+        rule = "only a stage online asks a reward model"
+        remedy = "Leave model out of rewards.functions, or other stages out."
+        self.rewards.need("functions", not (reads and asks), rule, remedy)
 
     def _check_groups(self):
         G, chosen = self.algorithm.group_size, self.groups

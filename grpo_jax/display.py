@@ -78,7 +78,7 @@ class Screen:
         if has_examined:
             low, high = row["eval/accuracy_low"], row["eval/accuracy_high"]
             share = f"{row['eval/accuracy']:.1%} ({low:.1%} to {high:.1%})"
-            self.tell(f"{name}, step {step}: {share} of held-out questions right")
+            self.tell(f"{name}, step {step}: {share} of held-out {_asked(row)} right")
 
     def answers(self, table: Sequence[dict[str, Any]]):
         """A few samples: green what was worth more than others, red what less."""
@@ -105,7 +105,7 @@ class Screen:
         for row in (row for row in examined if row["step"] in shown):
             low, high = row["eval/accuracy_low"], row["eval/accuracy_high"]
             share = f"{row['eval/accuracy']:.1%} (95%: {low:.1%} to {high:.1%})"
-            self.tell(f"step {row['step']}: {share} of held-out questions right")
+            self.tell(f"step {row['step']}: {share} of held-out {_asked(row)} right")
         self.tell(f"figure: {figure}")
         if folder is not None:
             self.tell(f"next: python -m grpo_jax evaluate {folder} --k 8")
@@ -114,6 +114,10 @@ class Screen:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+def _asked(row: dict[str, Any]) -> str:
+    return "labels" if row["stage"] == "reward" else "questions"
 
 
 def _short(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from grpo_jax import accuracy, asking, crossing, prng, stage
+from grpo_jax import accuracy, asking, crossing, learner, prng, stage
 from grpo_jax.asking import Asker
 from grpo_jax.data.problem import Problem
 from grpo_jax.models import transformer
@@ -61,6 +61,16 @@ class Examiner:
         found = crossing.gathered(blank).reshape(processes, each, -1)
         found = found.swapaxes(0, 1).reshape(each * processes, -1)
         return examined(self.names, found[: len(self.problems)])
+
+    def numbers(
+        self,
+        trained: learner.Learner,
+        learned: learner.State,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        """Of a policy, in a row of metrics."""
+        params = stage.published(self.run, self.greedy, trained, learned)
+        return summary(self.ks, self.examine(params, meanwhile))
 
     @property
     def ks(self) -> list[int]:

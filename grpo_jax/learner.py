@@ -66,6 +66,7 @@ class Learner(NamedTuple):
     programs: programs.Learning
     policy: Trained
     critic: Trained | None
+    has_head: bool = False  # it is a reward model, with a head that says its score
 
 
 def make(
@@ -74,6 +75,8 @@ def make(
     updates: int,
     mesh: Mesh | None = None,
     loss: train_step.Loss = train_step.policy_loss,
+    *,
+    has_head: bool = False,
 ) -> Learner:
     """For a run of so many updates; without a mesh on the first device."""
     if mesh is None:
@@ -83,7 +86,7 @@ def make(
     of_model = spec, chosen.numerics
     known = *of_model, chosen.lora
     params = transformer.abstract(spec, chosen.dtype)
-    split = functools.partial(_split, spec, settings)
+    split = functools.partial(_split, spec, settings, has_head)
     trained, own, _ = jax.eval_shape(split, params, jax.random.key(0))
 
     def of(loss, optimizer, params):
@@ -97,7 +100,7 @@ def make(
         loss = functools.partial(train_step.critic_loss, *of_model)
         critic = of(loss, optimizer, own)
     run = programs.learning(*known, mesh)
-    return Learner(spec, settings, mesh, run, policy, critic)
+    return Learner(spec, settings, mesh, run, policy, critic, has_head)
 
 
 def _need_float32(settings: config.Config):
@@ -115,7 +118,7 @@ def _need_float32(settings: config.Config):
 def begin(run: Learner, params: transformer.Params, key: Key[Array, ""]) -> State:
     """The state before the first update. The parameters given are gone then."""
     settings, held = run.settings, None
-    trained, own, frozen = _split(run.spec, settings, params, key)
+    trained, own, frozen = _split(run.spec, settings, run.has_head, params, key)
     critic = None if own is None else run.critic.begin(programs.copy(own))
     policy = run.policy.begin(trained)
     if frozen is not None:
@@ -144,13 +147,18 @@ def abstract(run: Learner) -> State:
     return State(policy, critic, held, frozen)
 
 
-def _split(spec: Spec, settings: config.Config, params, key):
+def _split(spec: Spec, settings: config.Config, has_head: bool, params, key):
     """What is trained as the policy, what as a critic, and what stays as it is."""
+    begun = params.get("head")  # of a reward model that is trained on
+    params = {k: x for k, x in params.items() if k != "head"}
     trained, critic, frozen = params, None, None
     for_adapters, for_head = jax.random.split(key)
     if settings.model.lora.rank:
         trained = lora.init(params, settings.model.lora, for_adapters)
         frozen = params
+    if has_head:
+        begun = heads.init_scalar(spec, for_head) if begun is None else begun
+        trained = trained | {"head": begun}
     if settings.algorithm.has_critic:
         head = {"head": heads.init_scalar(spec, for_head)}
         if settings.critic.trunk == "shared":
@@ -174,11 +182,16 @@ def _trained(loss, optimizer, params, mesh: Mesh) -> Trained:
 
 
 def policy(run: Learner, state: State) -> transformer.Params:
-    """The parameters to sample with, or to go on from; adapters are multiplied out."""
+    """The parameters to sample with, or to go on from; adapters are multiplied out.
+
+    A critic's head is left behind, and a reward model's is not.
+    """
     params = {k: x for k, x in state.policy.params.items() if k != "head"}
-    if state.frozen is None:
-        return params
-    return programs.merged(state.frozen, params, run.settings.model.lora)
+    if state.frozen is not None:
+        params = programs.merged(state.frozen, params, run.settings.model.lora)
+    if run.has_head:
+        params = params | {"head": state.policy.params["head"]}
+    return params
 
 
 class _Rollout(NamedTuple):

@@ -206,6 +206,18 @@ def learning(spec: Spec, numerics: Numerics, lora: Lora, mesh: Mesh) -> Learning
     )
 
 
+@functools.cache
+def judging(spec: Spec, numerics: Numerics, lora: Lora, mesh: Mesh) -> Callable:
+    """A reward model's scores of some texts, by any parameters."""
+
+    def judge(params, frozen, texts, end, candidates):
+        params = train_step.with_frozen(params, frozen, lora)
+        return scoring.judgements(spec, params, texts, end, candidates, numerics)
+
+    where = sharding.of_rows(mesh)
+    return _placed(sharding.on_mesh(judge, mesh), where, static_argnames="candidates")
+
+
 def update(
     loss: train_step.Loss, optimizer: optax.GradientTransformation, where: Any = None
 ) -> Callable:

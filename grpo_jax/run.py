@@ -25,11 +25,13 @@ from grpo_jax import (
     crossing,
     display,
     evaluate,
+    labels,
     learner,
     plots,
     prng,
     processes,
     programs,
+    reward_stage,
     runs,
     sharding,
     stage,
@@ -47,7 +49,7 @@ from grpo_jax.rewards.steps import Rule
 from grpo_jax.rewards.stepwise import StepGrader
 from grpo_jax.stage import Found, State
 
-KINDS = stages.KINDS | {"online": trainer.Online}
+KINDS = stages.KINDS | {"online": trainer.Online, "reward": reward_stage.Reward}
 ACCURACY = evaluate.PREFIX + "accuracy"
 
 
@@ -93,9 +95,13 @@ class _Driver:
         self.settings, self.folder, self.screen = settings, folder, screen
         self.legs, self.given = beginning.legs(settings), model
         self.mesh = sharding.of_axes(settings.training.mesh)
-        self.source = runs.find(settings.model) if model is None else None
+        self.source = None
+        if model is None:
+            self.source = runs.find(settings.model, _begins_with(settings))
         self.found = self.source.base if model is None else model
-        known = task.make(settings, self.found.spec, self.found.tokenizer)
+        self.is_policy = "reward" not in settings.stages
+        data = task if self.is_policy else labels
+        known = data.make(settings, self.found.spec, self.found.tokenizer)
         grader = Grader(settings.rewards, known.checker, rewards)
         root = prng.root(settings.seed)
         by_step = None
@@ -107,7 +113,8 @@ class _Driver:
         self.stages = [KINDS[leg.name](self.run, leg.first) for leg in self.legs]
         self.examiner = None
         if known.held_out:
-            self.examiner = evaluate.Examiner(self.run, known.held_out)
+            examining = evaluate if self.is_policy else reward_stage
+            self.examiner = examining.Examiner(self.run, known.held_out)
         self.values = programs.forward(statistics.values)
         self.pending: Callable[[], None] | None = None
         self.best, self.examined, self.typical = -1.0, {}, 0.0
@@ -278,18 +285,17 @@ class _Driver:
     def _examine(self, leg: beginning.Leg, state: State) -> dict[str, float]:
         """What is found; nothing, if it was given up for lack of time."""
         trained, start = self.stages[leg.number].learner, time.perf_counter()
-        params = stage.published(self.run, self.examiner.greedy, trained, state.learned)
 
         def glance():
             self.stop.need_time(self.examining - (time.perf_counter() - start))
 
         try:
-            found = self.examiner.examine(params, glance)
+            found = self.examiner.numbers(trained, state.learned, glance)
         except stopping.GivenUp:
             self.gave_up = True
             return {}
         self.examining, self.gave_up = time.perf_counter() - start, False
-        self.examined = evaluate.summary(self.examiner.ks, found)
+        self.examined = found
         return self.examined | {"time/eval": self.examining}
 
     def _examine_late(self, leg: beginning.Leg, step: int, state: State):
@@ -342,9 +348,15 @@ class _Driver:
             path = self.folder / "figures" / "learning.png"
             if is_new or not path.exists():
                 plots.learning(rows, path)
-            self.screen.end(rows, path, None if self.given else self.folder)
+            can_answer = self.given is None and self.is_policy
+            self.screen.end(rows, path, self.folder if can_answer else None)
         crossing.agreed(0)  # none leaves while the first is still needed
         model = load.Model(
             self.found.spec, params, self.found.tokenizer, self.found.generation
         )
         return Result(self.folder, model, (examined or rows)[-1])
+
+
+def _begins_with(settings: config.Config) -> runs.Kind:
+    """What a run's model may be: a reward model goes on from either."""
+    return "either" if "reward" in settings.stages else "policy"

@@ -2,17 +2,18 @@
 
     runs/quickstart, runs/quickstart@40, runs/quickstart@best
 
-Only the policy is loaded, of a checkpoint whose every file is as it was written; of a
-run with adapters what they adapt as well, and both become one. Nothing is written, so
-the run may go on meanwhile.
+Only the policy is loaded, or the reward model with its head, of a checkpoint whose
+every file is as it was written; of a run with adapters what they adapt as well, and
+both become one. Nothing is written, so the run may go on meanwhile.
 """
 
 import contextlib
 import functools
+import hashlib
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -32,6 +33,10 @@ class Found(NamedTuple):
     which: str = ""  # the checkpoint that the name asks for
 
     @property
+    def is_reward_model(self) -> bool:
+        return self.settings is not None and "reward" in self.settings.stages
+
+    @property
     def exact(self) -> str:
         """The narrowest of our dtypes that holds the weights unrounded."""
         if self.settings is not None:
@@ -39,7 +44,10 @@ class Found(NamedTuple):
         return self.base.source.exact if self.base.source else "float32"
 
 
-def find(chosen: settings.Model) -> Found:
+Kind = Literal["policy", "reward", "either"]  # what is meant by a name
+
+
+def find(chosen: settings.Model, kind: Kind = "policy") -> Found:
     """The model or the run; no weights are read yet."""
     name, mark, which = chosen.name.rpartition("@")
     if not mark or pathlib.Path(chosen.name).exists():
@@ -47,8 +55,23 @@ def find(chosen: settings.Model) -> Found:
     folder = pathlib.Path(name)
     begun = _settings(folder)
     if begun is None:
+        if kind == "reward":
+            raise Refused(
+                f"reward_model.name is {chosen.name}, where no run is. Give the folder "
+                "of a run whose stage was reward."
+            )
         return Found(load.find(chosen))
-    return Found(find(begun.model).base, begun, folder, which)
+    own = "reward" if "reward" in begun.stages else "policy"
+    if kind not in (own, "either"):
+        what, where = "a reward model, which answers nothing", "reward_model.name"
+        if own == "policy":
+            listed = ", ".join(begun.stages)
+            what, where = f"a policy, with stages {listed}", "model.name"
+        raise Refused(
+            f"{folder} is the run of {what}. Name it in {where}, and another here."
+        )
+    base = find(begun.model, "either" if own == "reward" else "policy").base
+    return Found(base, begun, folder, which)
 
 
 def _settings(folder: pathlib.Path) -> config.Config | None:
@@ -96,6 +119,12 @@ def step(found: Found, which: str, tell: Callable[[str], None]) -> int | None:
     )
 
 
+def identity(found: Found, step: int) -> str:
+    """Of what a run had learned at a step: equal for the same weights alone."""
+    path = found.folder / "digests" / f"{step}.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def read(
     found: Found,
     dtype: str,
@@ -113,12 +142,14 @@ def read(
     with contextlib.closing(_opened(found)) as kept:
         items = kept.policy(step, functools.partial(_placed, mesh=mesh))
     params = _nested(items[checkpoint.POLICY])
-    params.pop("head", None)  # of a critic on the same trunk
+    head = params.pop("head", None)
     if checkpoint.FROZEN in items:
         frozen = _nested(items[checkpoint.FROZEN])
         params = programs.merged(frozen, params, chosen=found.settings.model.lora)
     tree.need_alike(f"the policy in {found.folder}", params, shapes)
     params = jax.tree.map(lambda x: x.astype(dtype), params)
+    if found.is_reward_model and head is not None:
+        params |= {"head": head}  # small; one of a critic is left behind
     return load.Model(base.spec, params, base.tokenizer, base.generation)
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from grpo_jax import sharding
+from grpo_jax.losses import likelihood
 from grpo_jax.models import heads, transformer
 from grpo_jax.models.settings import Numerics
 from grpo_jax.models.spec import Spec
@@ -186,6 +187,27 @@ def values(
     """What the critic expects where each completion token is about to be drawn."""
     hidden = states(spec, params, texts, numerics, place)
     return back(heads.scalar(params["head"], hidden), texts, place)
+
+
+def judgements(
+    spec: Spec,
+    params: transformer.Params,
+    texts: Texts,
+    end: Int[Array, "B G S"],
+    candidates: tuple[int, int] | None = None,
+    numerics: Numerics = Numerics(),
+) -> Float[Array, "B G S"]:
+    """What a reward model says when it has read the tokens at `end`, as logits.
+
+    By its head; or log P(good) / P(bad), where there are two tokens to say so. Behind
+    every `end` a text has one place more, where the next token would be predicted.
+    """
+    hidden = states(spec, params, texts, numerics)
+    hidden = jnp.take_along_axis(hidden, (end + 1)[..., None], 2)
+    if candidates is None:
+        return heads.scalar(params["head"], hidden)
+    both = heads.judgement(spec, params, hidden, *candidates, numerics)
+    return likelihood.candidate_logit(*both)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

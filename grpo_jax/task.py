@@ -21,7 +21,7 @@ SEED = 0  # of generated problems: the same for runs of every seed
 class Task(NamedTuple):
     """Problems, each with the tokens of its question."""
 
-    train: list[Problem]
+    train: list[Problem]  # of a stage reward: what was judged (see `labels`)
     held_out: list[Problem]
     left_out: list[str]  # what could not be asked or learned, and why
     settings: config.Data

@@ -8,6 +8,7 @@ is in its settings.
 import math
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from grpo_jax import (
 from grpo_jax.groups import Group
 from grpo_jax.losses import kl, statistics
 from grpo_jax.models import transformer
-from grpo_jax.rewards import calls, shaping
+from grpo_jax.rewards import calls, neural, shaping
 from grpo_jax.section import Refused
 from grpo_jax.stage import Found, State
 
@@ -75,11 +76,16 @@ class Online:
         asker = stage.asker(run, chosen.sampling, algorithm.group_size)
         self.asker = asker._replace(steps=run.steps)
         self.greedy = stage.asker(run, stage.greedily(chosen.sampling), 1)
+        self.model: neural.Model | None = None
+        if chosen.rewards.asks_a_model:
+            self.model = neural.load(chosen.reward_model, run.mesh, warnings.warn)
         self.kinds = sorted({problem.kind for problem in run.task.train})
         self.values = programs.forward(statistics.values)
 
     def begin(self, params: transformer.Params, key: Key[Array, ""]) -> State:
         host = {"beta": self.settings.algorithm.beta, "questions": 0, "seen": {}}
+        if self.model is not None:
+            host["judged_by"] = self.model.identity
         return State(learner.begin(self.learner, params, key), host)
 
     def beta(self, host: dict) -> float:
@@ -90,7 +96,14 @@ class Online:
     def prepare(
         self, state: State, folder: pathlib.Path, meanwhile: Callable[[], None]
     ):
-        """Nothing: each step asks its own questions."""
+        """Each step asks its own questions; they are judged as they were before."""
+        before = state.host.get("judged_by")
+        if self.model is not None and before != self.model.identity:
+            raise Refused(
+                f"reward_model.name is {self.settings.reward_model.name}, which is not "
+                f"what this run was judged by ({before}) before it was stopped. Name "
+                "the same checkpoint, FOLDER@STEP, or begin anew in another folder."
+            )
 
     def step(
         self, state: State, number: int, meanwhile: Callable[[], None]
@@ -192,7 +205,7 @@ class Online:
     def ask(self, params, numbers: Sequence[int], budgets, key, meanwhile):
         seed, task = self.settings.seed, self.run.task
         problems = [task.problem(seed, number) for number in numbers]
-        return asking.ask(
+        asked = asking.ask(
             self.asker,
             params,
             problems,
@@ -201,6 +214,13 @@ class Online:
             budgets=budgets.tolist(),
             meanwhile=meanwhile,
         )
+        return self.judged(asked, meanwhile)
+
+    def judged(self, asked: asking.Asked, meanwhile: Callable) -> asking.Asked:
+        """With a reward model's rewards, if there is one."""
+        if self.model is None:
+            return asked
+        return neural.judged(self.model, asked, self.asker.grader.names, meanwhile)
 
     def budgets(self, seen: dict, numbers: Sequence[int]) -> np.ndarray:
         """Tokens that each sample may have, [B, G]; 0: it is not drawn."""
@@ -229,6 +249,7 @@ class Online:
         numbers = [group.question.number for group in kept]
         given = params, problems, numbers, key
         asked = asking.ask(self.greedy, *given, meanwhile=meanwhile)
+        asked = self.judged(asked, meanwhile)
         each = zip(kept, asked.groups, asked.graded.parts, strict=True)
         reward = np.array([groups.baseline(self.settings, *one) for one in each])
         kept = [
@@ -255,4 +276,4 @@ class Online:
             if math.isfinite(now):  # it is not where nothing was learned from
                 beta = kl.next_beta(chosen.algorithm.kl, beta, now, drawn.samples)
         questions = host["questions"] + drawn.questions
-        return {"beta": beta, "questions": questions, "seen": seen}
+        return host | {"beta": beta, "questions": questions, "seen": seen}

@@ -139,6 +139,39 @@ class DPO(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Reward(Section):
+    """The stage that makes a reward model of the model, from what people or rules said.
+
+    A completion is scored at its end, or at the end of each of its steps: at a newline,
+    or at a tag. A preference is of two completions, a label of one or of a step.
+    """
+
+    path: ClassVar[str] = "reward"
+    labels: Literal["preferences", "correct", "steps"] = "correct"  # the data's kind
+    steps: int = 100  # updates
+    batch_size: int = 32  # preferences, or labelled completions, per update
+    learning_rate: float = 2e-5  # all else is the optimizer's
+    # what says the score: a linear map of its own, or log P(good) / P(bad) as the next
+    # token, which needs no new weights
+    head: Literal["scalar", "tokens"] = "scalar"
+    good: str = "+"  # one token ...
+    bad: str = "-"  # ... and the other
+    tag: str | None = None  # one token written behind each step; None: the newline is
+    read_by: ClassVar = {
+        "good": ("head", {"tokens"}),
+        "bad": ("head", {"tokens"}),
+        "tag": ("labels", {"steps"}),
+    }
+
+    def check(self):
+        self.need_positive("steps", "batch_size", "learning_rate")
+        rule = f"{self.dotted('good')} and bad are the same token"
+        self.need("bad", self.bad != self.good, rule, "Name another.")
+        some = self.tag is None or bool(self.tag.strip())
+        self.need("tag", some, "it is empty", "None: the newline behind a step.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation(Section):
     """Questions that are never trained on, answered at temperature 0 and above."""
 

@@ -40,6 +40,9 @@ SMALL = {
     "dpo.steps": 3,
     "dpo.batch_size": 2,
     "dpo.questions": 8,
+    "reward.steps": 6,
+    "reward.batch_size": 4,
+    "reward.learning_rate": 0.01,
 }
 BASE = {
     "seed": 3,
@@ -80,6 +83,7 @@ METHODS = {
     "process": {"preset": "grpo_process", "stages": ONLINE, "rewards.steps": "lucky"},
     "rft": {"stages": ("sft", "rft")} | TAUGHT,
     "dpo": {"stages": ("sft", "dpo")} | TAUGHT,
+    "reward": {"stages": ("reward",)},
 }
 
 
@@ -106,6 +110,9 @@ def settings(method: str):
         read += ["training", "algorithm"]
     else:
         del named["optimizer.learning_rate"]
+    if "reward" in stages:  # it asks nothing
+        asking = ("rewards.", "sampling.")
+        named = {k: x for k, x in named.items() if not k.startswith(asking)}
     for path, value in SMALL.items():
         if path.split(".")[0] in read:
             named.setdefault(path, value)
@@ -150,7 +157,7 @@ def child(method: str, folder: str, at: str, delay: float):
 
 def watch(at: str, delay: float) -> list[int]:
     """Counts events, and dies at one of them."""
-    from grpo_jax import checkpoint, crossing, learner, offline, pool, workdir
+    from grpo_jax import checkpoint, crossing, judging, learner, offline, pool, workdir
 
     count, of_name = [0], collections.Counter()
 
@@ -181,6 +188,7 @@ def watch(at: str, delay: float) -> list[int]:
         (learner, "learn"),
         (offline, "learn_texts"),
         (offline, "learn_pairs"),
+        (judging, "lay"),
         (pool.Pool, "dispatch"),
         (checkpoint.Checkpoints, "save"),
         (checkpoint.Checkpoints, "_complete"),

@@ -80,3 +80,39 @@ def test_mcnemar_by_hand():
     b = (np.arange(100) >= 50) & (np.arange(100) < 52)
     assert accuracy.mcnemar(a, b) == accuracy.mcnemar(b, a) == 2 * 79 / 4096
     assert accuracy.mcnemar(a, a) == 1.0
+
+
+def test_the_area_under_the_curve_is_the_share_of_pairs_in_order():
+    """3 > 1, 3 > 2, 2 = 2 (half), 2 > 1: 3.5 of 4."""
+    score, is_good = (
+        np.array([3.0, 1.0, 2.0, 2.0]),
+        np.array([True, False, True, False]),
+    )
+    assert accuracy.auc(score, is_good) == 3.5 / 4
+    assert accuracy.auc(-score, is_good) == 0.5 / 4
+    assert np.isnan(accuracy.auc(score, np.ones(4, bool)))
+
+
+def test_the_area_is_that_of_all_pairs_counted_one_by_one():
+    rng = np.random.default_rng(0)
+    score, is_good = rng.integers(0, 9, 60).astype(float), rng.random(60) < 0.3
+    gap = score[is_good][:, None] - score[~is_good]
+    expected = ((gap > 0) + (gap == 0) / 2).mean()
+    np.testing.assert_allclose(accuracy.auc(score, is_good), expected)
+
+
+def test_calibration_by_hand():
+    """0.1 and 0.3 in a bin of which half is good, 0.9 and 1.0 in one that is all good:
+    (2 · |0.2 − 0.5| + 2 · |0.95 − 1|) / 4."""
+    said = np.array([0.1, 0.3, 0.9, 1.0])
+    found = accuracy.reliability(said, np.array([True, False, True, True]), bins=2)
+    np.testing.assert_array_equal(found.count, [2, 2])
+    np.testing.assert_allclose(found.said, [0.2, 0.95])
+    np.testing.assert_allclose(found.found, [0.5, 1.0])
+    np.testing.assert_allclose(found.error, 0.175)
+
+
+def test_an_empty_bin_weighs_nothing():
+    found = accuracy.reliability(np.array([0.05]), np.array([False]))
+    assert found.count.tolist() == [1] + [0] * 9
+    np.testing.assert_allclose(found.error, 0.05)

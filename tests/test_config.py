@@ -416,3 +416,57 @@ def test_weights_that_weigh_nothing_are_refused():
 def test_what_is_right_for_cosine_can_be_said():
     algorithm = config.Algorithm(advantage=config.Advantage(correct_above=0.9))
     config.Config(algorithm=algorithm, rewards=config.Rewarding(cosine=16))
+
+
+OF_REWARD = {"stages": ("reward",)}
+ASKING = {"rewards": config.Rewarding(functions=("model",))}
+JUDGE = {"reward_model": config.RewardModel(name="runs/rm")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"stages": ("sft", "reward")},
+            "is no policy any more. Let it be the only one",
+        ),
+        ({"reward": config.Reward(steps=3)}, "reward is .* a stage reward"),
+        (
+            OF_REWARD | {"sampling": config.Sampling(max_new=9)},
+            "stages are reward, and nothing reads it. Leave sampling",
+        ),
+        (OF_REWARD | {"rewards": config.Rewarding(workers=9)}, "Leave rewards"),
+        (OF_REWARD | {"data": config.Data(wrong=0.5)}, "data.wrong is 0.5; stages are"),
+        (
+            OF_REWARD | {"evaluation": config.Evaluation(samples=2)},
+            "evaluation.samples is 2; stages are reward",
+        ),
+        (JUDGE, "reward_model is .*; model is not among rewards.functions"),
+        (ASKING, "reward_model.name is None; rewards.functions names model"),
+        (
+            ASKING | JUDGE | {"stages": ("rft", "online")},
+            "only a stage online asks a reward model",
+        ),
+        (ASKING | JUDGE | {"stages": ("sft",)}, "only a stage online asks"),
+    ],
+)
+def test_what_has_to_do_with_reward_models_fits_together(changed, message):
+    config.Config(**ASKING, **JUDGE)
+    parts = config.Training(parts=2)
+    config.Config(**OF_REWARD, training=parts, reward=config.Reward(steps=3))
+    with pytest.raises(Refused, match=message):
+        config.Config(**changed)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"good": "y"}, "reward.good is 'y'; reward.head 'scalar' does not read it"),
+        ({"tag": "@"}, "reward.tag is '@'; reward.labels 'correct' does not read it"),
+        ({"labels": "steps", "tag": " "}, "reward.tag is ' '; it is empty"),
+        ({"head": "tokens", "bad": "+"}, "reward.good and bad are the same token"),
+    ],
+)
+def test_what_a_reward_model_does_not_read_is_refused(values, message):
+    with pytest.raises(Refused, match=message):
+        config.Reward(**values)

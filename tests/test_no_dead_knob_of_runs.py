@@ -4,6 +4,7 @@ The devices' work is stubbed (see `runs`): what is compared is what was asked, w
 to be learned, and what was left in the folder. See `test_no_dead_knob`.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -13,16 +14,31 @@ import threading
 import types
 
 import datasets
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax import config, offline, processes, run, scoring, stopping, task
+from grpo_jax import (
+    beginning,
+    config,
+    judging,
+    labels,
+    offline,
+    processes,
+    run,
+    scoring,
+    sharding,
+    stopping,
+    task,
+)
+from grpo_jax import runs as runs_
 from grpo_jax.data import sets
 from grpo_jax.data.problem import Problem
 from grpo_jax.losses import statistics
+from grpo_jax.models import load
 from grpo_jax.models.settings import Lora, Numerics
-from grpo_jax.rewards import calls, code, grading
+from grpo_jax.rewards import calls, code, grading, neural
 from grpo_jax.section import Refused
 from grpo_jax.text.tokenizer import Bytes
 from tests import runs
@@ -50,6 +66,9 @@ def alone(name):
 
 
 SFT, RFT, DPO = map(alone, ("sft", "rft", "dpo"))
+REWARD = {"stages": ("reward",), "reward.steps": 2, "reward.batch_size": 4}
+TAGGED = {"reward.labels": "steps", "data.name": "chains"}
+ASKING = {"rewards.functions": ("model",), "reward_model.name": "a run"}
 OFTEN = {"training.steps": 5, "keep.every": 1, "evaluation.every": 1}
 PROOFS = {  # path → (a value, the settings under which it matters)
     "seed": (1, {}),
@@ -92,6 +111,18 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "dpo.learning_rate": (0.5, DPO),
     "dpo.questions": (5, DPO),
     "dpo.samples": (5, DPO),
+    "reward.labels": ("preferences", REWARD),
+    "reward.steps": (3, REWARD),
+    "reward.batch_size": (3, REWARD),
+    "reward.learning_rate": (0.5, REWARD),
+    "reward.head": ("tokens", REWARD),
+    "reward.good": ("y", REWARD | {"reward.head": "tokens"}),
+    "reward.bad": ("n", REWARD | {"reward.head": "tokens"}),
+    "reward.tag": ("@", REWARD | TAGGED),
+    "reward_model.name": ("another", ASKING),
+    "reward_model.output": ("probability", ASKING),
+    "reward_model.of_steps": ("least", ASKING),
+    "reward_model.batch_size": (3, ASKING),
     "evaluation.every": (1, {}),
     "evaluation.questions": (3, {}),
     "evaluation.batch_size": (4, {}),
@@ -281,6 +312,47 @@ def on_a_task(chosen):
     return [made.train, made.held_out, asked, chosen.data.name]
 
 
+def on_a_reward_model(chosen):
+    """What it would learn from first, at which rate, and by which tokens."""
+    spec = dataclasses.replace(examples.SPECS["qwen2"], vocab=257)
+    known = labels.make(chosen, spec, Bytes())
+    read = labels.reader(chosen, Bytes())
+    candidates = labels.candidates(chosen.reward, Bytes())
+    made = judging.make(spec, chosen, candidates, None)
+    rate, head = made.settings.optimizer.learning_rate, made.has_head
+    given = beginning.legs(chosen)[0].last, chosen.reward.batch_size
+    return [*given, labels.item(read, known.train[0]), candidates, rate, head]
+
+
+def on_a_judge(chosen):
+    """What a model says of two completions of a question, and how often it is asked."""
+    calls, asked = [], chosen.reward_model
+    run = config.Config(stages=("reward",), reward=config.Reward(labels="steps"))
+
+    def find(named, kind):
+        calls.append(named.name)
+        base = load.Found(None, Bytes(), None, {})
+        return runs_.Found(base, run, pathlib.Path())
+
+    def score(judge, asked, at_once, meanwhile):
+        calls.append(at_once)
+        scores = [1.0, -1.0, 0.5]
+        return [[scores[: len(row.ends)] for row in rows] for _, rows in asked]
+
+    spec = examples.SPECS["qwen2"]
+    made = load.Model(spec, {"head": {}}, Bytes(), {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs_, "find", find)
+        patch.setattr(runs_, "step", lambda *_: 1)
+        patch.setattr(runs_, "read", lambda *_, **__: made)
+        patch.setattr(runs_, "identity", lambda *_: "")
+        patch.setattr(judging, "score", score)
+        mesh = sharding.mesh(1, 1, 1, jax.devices()[:1])
+        model = neural.load(asked, mesh, print)
+        found, _ = neural.outcomes(model, ["q"], [["a\nb\nc", "d"]])
+    return [calls, found.tolist()]
+
+
 ON_PAIRS = ("dpo.loss", "dpo.beta", "dpo.form", "dpo.label_smoothing")
 ON_A_GRADER = ("rewards.seconds", "rewards.workers")
 SAYING = {"keep.best": forgetful, "keep.notice": stopped}
@@ -293,6 +365,9 @@ def way(path):
             return name
     if path.startswith("rewards.program"):
         return "programs"
+    for name, start in (("a reward model", "reward."), ("a judge", "reward_model.")):
+        if path.startswith(start):
+            return name
     if path.startswith("data."):
         return "a task"
     return path if path in SAYING else "a run"
@@ -308,6 +383,10 @@ def observe(way, items):
         return json.dumps(on_a_grader(runs.build(config.Config, values)))
     if way == "programs":
         return json.dumps(on_programs(runs.build(config.Config, values)))
+    if way == "a reward model":
+        return json.dumps(on_a_reward_model(runs.build(config.Config, values)))
+    if way == "a judge":
+        return json.dumps(on_a_judge(runs.build(config.Config, ASKING | values)))
     if way == "a task":
         few = {} if "data.name" in values else {"data.count": 20}
         few |= {"sampling.max_new": 16}
@@ -324,7 +403,7 @@ def test_changing_the_field_changes_what_is_observed(path):
     assert before != after
 
 
-@pytest.mark.parametrize("name", ["a run", "pairs", "a grader", "a task"])
+@pytest.mark.parametrize("name", ["a run", "pairs", "a grader", "a task", "a judge"])
 def test_the_same_settings_give_the_same_observation(name):
     first = observe(name, ())
     observe.cache_clear()

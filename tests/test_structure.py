@@ -25,16 +25,16 @@ FLOORS = [
     | {"rewards/settings", "rewards/calls", "workdir", "processes", "text/forms"}
     | {"rewards/paper"},
     {"sampling/settings", "data/arithmetic", "data/sets", "rewards/strict"}
-    | {"rewards/shaping", "rewards/code"},
+    | {"rewards/shaping", "rewards/code", "data/verdicts"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
-    | {"text/tokenizer", "rewards/rules", "rewards/steps"},
+    | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"},
     {"rewards/grading", "rewards/stepwise"}
     | {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
     | {"losses/policy", "text/prompts"},
     {"losses/mismatch", "losses/select", "losses/likelihood", "advantages/group"}
-    | {"task", "stepped"},
+    | {"task", "stepped", "text/reading"},
     {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"}
-    | {"display"},
+    | {"display", "labels"},
     {"advantages/estimate", "experiment", "models/transformer"},
     {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
     | {"sampling/decode"},
@@ -45,19 +45,13 @@ FLOORS = [
     {"models/hf", "models/gguf", "pool"},
     {"rollout", "optimizers", "sampled"},
     {"models/load", "learner"},
-    {"selftest", "bench/ceilings", "plan", "asking", "offline", "checkpoint"},
-    {"bench/attacks", "bench/mutants"},
-    {
-        "bench/losses",
-        "bench/answers",
-        "bench/sampling",
-        "bench/hlo",
-        "runs",
-        "groups",
-        "beginning",
-    },
-    {"bench/step", "bench/compile", "stage", "model_commands"},
+    {"selftest", "bench/ceilings", "plan", "asking", "offline", "checkpoint"}
+    | {"bench/attacks", "bench/mutants", "judging"},
+    {"bench/losses", "bench/answers", "bench/sampling", "bench/hlo", "runs", "groups"}
+    | {"beginning"},
+    {"bench/step", "bench/compile", "stage", "model_commands", "rewards/neural"},
     {"bench/update", "trainer", "stages", "evaluate"},
+    {"reward_stage"},
     {"run", "examination"},
     {"evaluation", "shortcut", "bench/trainer"},
     {"cli"},

@@ -6,6 +6,7 @@ Problem i of a seed is a function of (seed, i): as many as are wanted, and no fi
 import operator
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,18 +35,62 @@ def total(seed: int, number: int, digits: int = 2) -> Problem:
 
 def chain(seed: int, number: int, steps: int = 3) -> Problem:
     """From a number on, step after step; the demonstration has a line for each."""
+    value, moves = _moves(seed, number, steps)
+    asked = [f"Start with {value}.", *(f"{SAID[name]} {by}." for name, by in moves)]
+    question = " ".join([*asked, "What is the result?"])
+    *lines, last = _lines(value, moves)
+    answer = last.removeprefix("#### ")
+    return Problem(question, answer, "\n".join([*lines, last]), "chain")
+
+
+def _moves(seed: int, number: int, steps: int) -> tuple[int, list[tuple[str, int]]]:
     draw = _draws(seed, number)
-    value, lines = draw(2, 20), []
-    question = f"Start with {value}."
+    value, moves = draw(2, 20), []
     for _ in range(steps):
         name = "+-*"[draw(0, 3)]
-        by = draw(2, 4 if name == "*" else 20)
-        after = STEPS[name](value, by)
+        moves.append((name, draw(2, 4 if name == "*" else 20)))
+    return value, moves
+
+
+def _lines(
+    value: int, moves: list[tuple[str, int]], slip: int = -1, off: int = 0
+) -> list[str]:
+    """Of a chain; move `slip` comes out wrong, and what follows goes on from there."""
+    lines = []
+    for i, (name, by) in enumerate(moves):
+        after = STEPS[name](value, by) + off * (i == slip)
         lines.append(f"{value} {name} {by} = {after}")
-        question += f" {SAID[name]} {by}."
         value = after
-    question += " What is the result?"
-    return Problem(question, str(value), "\n".join([*lines, f"#### {value}"]), "chain")
+    return [*lines, f"#### {value}"]
+
+
+class Flawed(NamedTuple):
+    """How a problem may be answered wrongly, line by line."""
+
+    lines: list[str]
+    first: int  # the first line that is wrong: all from there on are
+
+
+def flawed_total(seed: int, number: int, digits: int = 2) -> Flawed:
+    """The columns of a sum are right, and the whole is off by up to nine."""
+    draw, told = _draws(seed + FLAWS, number), total(seed, number, digits)
+    right = int(told.answer)
+    off = draw(1, 10)
+    said = right - off if draw(0, 2) and right >= off else right + off
+    if digits == 1:
+        return Flawed([str(said)], 0)
+    columns = told.demonstration[: 3 * digits]
+    return Flawed([f"{columns}{said:{digits + 1}}"], 0)
+
+
+def flawed_chain(seed: int, number: int, steps: int = 3) -> Flawed:
+    """One line is off by up to nine, and the others go on from there."""
+    draw, known = _draws(seed + FLAWS, number), _moves(seed, number, steps)
+    slip, off = draw(0, steps), draw(1, 10)
+    return Flawed(_lines(*known, slip, -off if draw(0, 2) else off), slip)
+
+
+FLAWS = 1 << 32  # their draws are no problem's
 
 
 def lines(question: str) -> list[str]:

@@ -132,6 +132,11 @@ def read(
     return Problems(found, left_out)
 
 
+def rows(name: str, split: str, subset: str | None = None) -> Iterable[tuple[str, Any]]:
+    """Rows of a file, or of a set of the hub, each with where it stands."""
+    return _rows(name, split, None, subset)
+
+
 def _rows(
     name: str, split: str, source: Source | None, subset: str | None
 ) -> Iterable[tuple[str, Any]]:

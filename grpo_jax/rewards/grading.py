@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from grpo_jax.data.problem import Problem
 from grpo_jax.rewards import calls, code, rules
-from grpo_jax.rewards.settings import Rewarding
+from grpo_jax.rewards.settings import MODEL, Rewarding
 from grpo_jax.section import Refused
 from grpo_jax.text import answers
 
@@ -24,19 +24,25 @@ class Grader:
 
     def __init__(self, settings: Rewarding, checker: str, own: dict[str, calls.Reward]):
         self.names = settings.functions or (checker,)
+        if MODEL in own:
+            raise Refused(
+                f"a reward function of your own is called {MODEL!r}, which stands for "
+                "a reward model. Give it another name."
+            )
         runs = functools.partial(
             code.passes,
             seconds=settings.program_seconds,
             mebibytes=settings.program_memory,
         )
-        known = rules.RULES | {"code": runs} | own
+        known = rules.RULES | {"code": runs} | own | {MODEL: None}
         unknown = [name for name in self.names if name not in known]
         if unknown:
             raise Refused(
                 f"rewards.functions names {', '.join(unknown)}; there are "
                 f"{', '.join(known)}. An experiment file's own stand in REWARDS there."
             )
-        functions = {name: known[name] for name in self.names}
+        functions = {name: known[name] for name in self.names if name != MODEL}
+        self.columns = [i for i, name in enumerate(self.names) if name != MODEL]
         if functions.get("code") is runs:
             code.need_jail()
         bounded = {*rules.RULES, "code"} - own.keys()
@@ -63,12 +69,13 @@ class Grader:
         return begun
 
     def collect(self, groups: Sequence[list]) -> Graded:
-        """Of groups of one size; waits for what is not done."""
+        """Of groups of one size; waits for what is not done. A model's column is empty:
+        what it says comes of the devices (see `neural`)."""
         parts = np.full((len(groups), len(groups[0]), len(self.names)), np.nan)
         faults = []
         for at in np.ndindex(parts.shape[:2]):
             begun = groups[at[0]][at[1]]
             if begun is not None:
-                parts[at], more = self.pool.collect(begun)
+                parts[at][self.columns], more = self.pool.collect(begun)
                 faults += more
         return Graded(parts, faults)

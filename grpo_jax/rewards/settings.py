@@ -5,14 +5,16 @@ from typing import ClassVar, Literal
 
 from grpo_jax.section import Section
 
+MODEL = "model"  # among the functions: a reward model that was trained here
+
 
 @dataclasses.dataclass(frozen=True)
 class Rewarding(Section):
     """What a completion is given. Weights are `algorithm.advantage.reward_weights`."""
 
     path: ClassVar[str] = "rewards"
-    # correct, last, format, think, exact, f1, code, or an experiment's own; (): the
-    # data's own checker
+    # correct, last, format, think, exact, f1, code, model, which is reward_model.name,
+    # or an experiment's own; (): the data's own checker
     functions: tuple[str, ...] = ()
     clip: tuple[float, float] | None = None  # what each function gives is kept within
     # chain, or an experiment's own: what rewards steps, in process supervision, where
@@ -30,6 +32,10 @@ class Rewarding(Section):
     most_unscored: float = 0.5  # share of its samples that may get no reward; as above
     program_seconds: float = 5.0  # that a program may take with all its tests: code
     program_memory: int = 512  # MiB that it may take
+
+    @property
+    def asks_a_model(self) -> bool:
+        return MODEL in self.functions
 
     def check(self):
         self.need_positive("seconds", "workers", "program_seconds", "program_memory")
@@ -49,3 +55,20 @@ class Rewarding(Section):
         for name in ("most_faults", "most_unscored"):
             inside = 0 <= getattr(self, name) <= 1
             self.need(name, inside, "it is a share in [0, 1]", self._default(name))
+
+
+@dataclasses.dataclass(frozen=True)
+class RewardModel(Section):
+    """The reward model that rewards.functions names `model`."""
+
+    path: ClassVar[str] = "reward_model"
+    name: str | None = None  # a run whose stage was reward: its folder, or FOLDER@STEP
+    # logit: the score as it is, of any size; probability: σ of it, that it is right
+    output: Literal["logit", "probability"] = "logit"
+    # of one that scores steps, a completion's reward: its last step's score, or its
+    # worst step's
+    of_steps: Literal["last", "least"] = "last"
+    batch_size: int = 16  # groups that each process has scored at once
+
+    def check(self):
+        self.need_positive("batch_size")

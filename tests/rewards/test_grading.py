@@ -112,3 +112,14 @@ def test_where_programs_cannot_run_nothing_begins(monkeypatch):
     # One's own of that name runs elsewhere.
     _, found = graded([(FOUR, ["4"])], ("code",), code=lambda *texts: 1.0)
     assert found.parts.item() == 1
+
+
+def test_the_column_of_a_reward_model_is_left_empty():
+    """What it says comes of the devices."""
+    names, found = graded([(FOUR, ["4", "x"])], ("last", "model", "format"))
+    assert names == ("last", "model", "format") and found.faults == []
+    np.testing.assert_array_equal(found.parts, [[[1, np.nan, 0], [0, np.nan, 0]]])
+    _, found = graded([(FOUR, ["4"])], ("model",))
+    assert np.isnan(found.parts).all() and found.faults == []
+    with pytest.raises(Refused, match="of your own is called 'model'"):
+        graded([(FOUR, ["4"])], ("model",), model=lambda *texts: 1.0)

@@ -1,0 +1,109 @@
+"""The stage that makes a reward model: what it learns from, and how it is examined."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from grpo_jax import config, crossing, display, reward_stage, run, workdir
+from grpo_jax.data import problem
+from tests import runs
+
+SMALL = runs.TINY | {
+    "stages": ("reward",),
+    "data.size": 1,
+    "data.count": 60,
+    "data.held_out": 0.3,
+    "reward.steps": 4,
+    "reward.batch_size": 8,
+    "reward.learning_rate": 0.01,
+    "evaluation.every": 2,
+}
+QUIET = display.Screen(is_quiet=True)
+
+
+def settings(**changed):
+    return runs.build(config.Config, SMALL | changed)
+
+
+def trained(folder, chosen):
+    return run.train(chosen, folder, screen=QUIET)
+
+
+@pytest.mark.parametrize(
+    ("changed", "numbers"),
+    [
+        ({"reward.labels": "preferences"}, {"margin", "score"}),
+        ({"reward.labels": "correct", "model.lora.rank": 2}, {"label", "score", "auc"}),
+        (
+            {
+                "reward.labels": "steps",
+                "reward.head": "tokens",
+                "data.name": "chains",
+                "model.tiny.max_length": 160,
+            },
+            {"label", "score", "auc"},
+        ),
+    ],
+)
+def test_a_run_makes_a_reward_model_and_examines_it(changed, numbers, tmp_path):
+    found = trained(tmp_path, settings(**changed))
+    rows = list(workdir.rows(tmp_path / workdir.METRICS))
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    examined = [row for row in rows if "eval/accuracy" in row]
+    assert [row["step"] for row in examined] == [0, 2, 4]
+    for name in ("loss", "calibration_error"):
+        assert all(np.isfinite(row[f"eval/{name}"]) for row in examined)
+    for name in numbers:
+        assert (f"eval/{name}" if name == "auc" else name) in rows[-1]
+    assert ("head" in found.model.params) == (changed.get("reward.head") is None)
+
+
+def test_every_item_is_learned_once_before_any_a_second_time(monkeypatch):
+    """Processes share them, and lay out what is theirs."""
+    chosen, seen = settings(), []
+    known = reward_stage.labels.make(
+        chosen, runs.model(chosen.model).spec, runs.Bytes()
+    )
+    mesh = run.sharding.mesh(1, 1, 1, jax.devices()[:1])
+    given = chosen, runs.model(chosen.model).spec, known, None, mesh, None
+    stage = reward_stage.Reward(run.stage.Run(*given), 0)
+    stage.lay, stage.learn = seen.append, lambda *given: (None, {})
+    for process in range(2):
+        monkeypatch.setattr(crossing, "place", lambda: (process, 2))  # noqa: B023
+        stage.step(run.State(None, {}), 3, lambda: None)
+    rows = [problem.row(0, i, len(known.train)) for i in range(24, 32)]
+    items = [known.train[i] for i in rows]
+    assert seen == [items[::2], items[1::2]]
+
+
+def test_numbers_of_pairs():
+    """Gaps of 2, −1 and 0: one of three is right; σ(2) .881, σ(1) .731, σ(0) .5."""
+    found = reward_stage.summary_of_pairs(np.array([[3.0, 1], [0, 1], [2, 2]]))
+    np.testing.assert_allclose(found["eval/accuracy"], 1 / 3)
+    loss = np.mean([np.log(1 + np.exp(x)) for x in (-2.0, 1.0, 0.0)])
+    np.testing.assert_allclose(found["eval/loss"], loss)
+    error = ((1 - 0.880797) + 0.731059 + 0.5) / 3
+    np.testing.assert_allclose(found["eval/calibration_error"], error, 1e-5)
+
+
+def test_numbers_of_labels():
+    logit, label = np.array([2.0, 1.0, -1.0]), np.array([1.0, 0.0, 0.25])
+    found = reward_stage.summary_of_labels(logit, label)
+    np.testing.assert_allclose(found["eval/accuracy"], 2 / 3)
+    loss = np.log(1 + np.exp(-2)) + np.log(1 + np.exp(1))
+    loss += 0.25 * np.log(1 + np.exp(1)) + 0.75 * np.log(1 + np.exp(-1))
+    np.testing.assert_allclose(found["eval/loss"], loss / 3)
+    assert found["eval/auc"] == 1.0
+
+
+def test_a_run_that_is_gone_on_with_ends_as_one_that_was_not_stopped(tmp_path):
+    """Bit for bit, its rows too."""
+    whole = trained(tmp_path / "whole", settings())
+    trained(tmp_path / "parts", settings(**{"reward.steps": 2}))
+    again = trained(tmp_path / "parts", settings())
+    same = jax.tree.map(np.array_equal, whole.model.params, again.model.params)
+    assert jax.tree.all(same)
+    rows = [runs.rows(tmp_path / name) for name in ("whole", "parts")]
+    assert json.dumps(rows[0]) == json.dumps(rows[1])
