@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -45,6 +46,10 @@ says; if that is empty, nowhere.
 """
 
 
+LONGEST = 500  # characters of an error that are shown
+FULL = "No space left", "File too large", "Disk quota exceeded"
+
+
 def main(words: list[str] | None = None) -> int:
     """Runs a command; whatever goes wrong is one sentence and an exit code."""
     words = list(sys.argv[1:] if words is None else words)
@@ -56,6 +61,8 @@ def main(words: list[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"{command!r} is not a command.\n\n{USAGE}", file=sys.stderr)
         return 2
+    if not is_debugged:  # what a library logs is in the error as well
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         return COMMANDS[command](rest)
     except (Exception, KeyboardInterrupt) as error:
@@ -74,7 +81,11 @@ def _told(error: BaseException) -> tuple[int, str]:
     if stopping is not None and isinstance(error, stopping.Stopped):
         return stopping.CODE, str(error)
     text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
-    return 1, f"failed: {text} (--debug shows where)"
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]} ..."
+    full = any(sign in str(error) for sign in FULL)
+    remedy = "Make room; the same command goes on from what is saved. " * full
+    return 1, f"failed: {text} ({remedy}--debug shows where)"
 
 
 def train(words: list[str]) -> int:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from grpo_jax import config, crossing, evaluate, pool, run, trainer, workdir
+from grpo_jax import config, crossing, evaluate, pool, presets, run, trainer, workdir
 from grpo_jax.models import load
 from tests import runs
 
@@ -183,3 +183,33 @@ def test_examined_questions_are_none_that_are_trained_on(made):
     known = run.task.make(SETTINGS, found.spec, found.tokenizer)
     assert not asked & {p.question for p in known.held_out}
     assert evaluate.PREFIX + "format" in made[0].metrics
+
+
+NAMED = (
+    "grpo", "grpo_process", "online_rft", "rloo", "reinforce_pp", "remax", "dr_grpo",
+    "dapo", "gspo", "cispo", "ppo", "softmax",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", NAMED)
+def test_the_methods_learn_as_values_of_one_trainer(preset, tmp_path):
+    """Two steps of each: what is learned is finite, and moves the policy."""
+    algorithm = {f"algorithm.{k}": x for k, x in presets.PRESETS[preset].items()}
+    more = {"training.steps": 2, "rewards.functions": ("even",)} | algorithm
+    if algorithm.get("algorithm.advantage.supervision") == "process":
+        more["rewards.steps"] = "even"
+    values = runs.SMALL | more
+    values |= {"sampling.max_new": 4, "optimizer.learning_rate": 0.01}
+    values |= {"evaluation.questions": 4, "sampling.temperature": 1.0}
+    chosen = runs.build(config.Config, values)
+    steps = {"even": lambda question, lines, answer: [even("", x, "") for x in lines]}
+    found = runs.train(chosen, tmp_path, rewards={"even": even}, step_rewards=steps)
+    _, *rows = runs.rows(tmp_path)
+    assert [row["step"] for row in rows] == [1, 2]
+    for row in rows:
+        known = [x for k, x in row.items() if k.startswith(("loss", "grad"))]
+        assert known and all(np.isfinite(x) for x in known), row
+    before = jax.tree.leaves(runs.model(chosen.model).params)
+    after = jax.tree.leaves(found.model.params)
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))

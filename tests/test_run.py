@@ -10,6 +10,8 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from typing import ClassVar
 
@@ -495,3 +497,28 @@ def test_going_on_warns_of_nothing(counting, tmp_path, caplog):
     caplog.clear()
     train(tmp_path)
     assert [one.message for one in caplog.records if one.levelname != "INFO"] == []
+
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+from grpo_jax import cli
+sys.exit(cli.main())
+"""
+
+
+def test_a_save_that_the_disk_does_not_take_is_told_in_a_line(tmp_path):
+    """What Orbax itself writes, and not what we do: no traceback but with --debug."""
+    few = {"sft.steps": 1, "sft.batch-size": 4, "training.steps": 1, "data.count": 60}
+    few |= {"training.batch-size": 4, "algorithm.group-size": 4, "optimizer.warmup": 0}
+    few |= {"evaluation.questions": 4, "model.tiny.width": 16, "model.tiny.ffw": 16}
+    words = ["train", "experiments/quickstart.py", "--workdir", str(tmp_path)]
+    words += [word for k, x in few.items() for word in (f"--{k}", str(x))]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True
+    )
+    (told,) = done.stderr.splitlines()
+    assert done.returncode == 1 and told.startswith("failed: ")
+    assert "File too large" in told and "the same command goes on" in told
+    assert checkpoint.whole(tmp_path / "checkpoints") == []

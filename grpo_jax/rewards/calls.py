@@ -63,12 +63,14 @@ class Pool:
                 if future.is_given_up:
                     return
 
-    def submit(self, sample: tuple) -> list[Future]:
-        """Begins to score, and returns at once."""
+    def submit(self, sample: tuple, whole: tuple) -> list[Future]:
+        """Begins to score, and returns at once; `whole`, without what may be unfinished
+        in a text that was cut, is for our own rules."""
         futures = [Future() for _ in self.rewards]
-        for function, future in zip(self.rewards.values(), futures, strict=True):
+        for (name, function), future in zip(self.rewards.items(), futures, strict=True):
             future.began, future.is_given_up = None, False
-            self._calls.put((function, sample, future))
+            given = whole if name in self.bounded else sample
+            self._calls.put((function, given, future))
         return futures
 
     def collect(self, futures: list[Future]) -> Scored:

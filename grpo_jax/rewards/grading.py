@@ -56,16 +56,16 @@ class Grader:
     ) -> list:
         """Begins to grade a group, and returns at once; None: there is no such row.
 
-        A text that was cut is graded without what may be unfinished in it.
+        Our own rules grade a text that was cut without what may be unfinished in it.
         """
         begun: list = []
         for text, ended in zip(texts, has_ended, strict=True):
             if text is None:
                 begun.append(None)
                 continue
-            given = text if ended else answers.whole(text)
-            sample = calls.Sample(problem.question, given, problem.answer)
-            begun.append(self.pool.submit(sample))
+            sample = calls.Sample(problem.question, text, problem.answer)
+            whole = text if ended else answers.whole(text)
+            begun.append(self.pool.submit(sample, sample._replace(completion=whole)))
         return begun
 
     def collect(self, groups: Sequence[list]) -> Graded:

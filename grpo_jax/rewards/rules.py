@@ -1,8 +1,8 @@
 """Rewards that a rule gives: (question, completion, answer) → a number.
 
-Any function of the same three texts is a reward. None says that it cannot tell. A
-completion that was cut comes without what may be unfinished in it. The rules here are
-functions of these texts alone: `rewards.seconds` does not end them, for what a slow
+Any function of the same three texts is a reward. None says that it cannot tell. To the
+rules here a completion that was cut comes without what may be unfinished in it. They
+are functions of these texts alone: `rewards.seconds` does not end them, for what a slow
 machine left unscored a fast one would not.
 """
 

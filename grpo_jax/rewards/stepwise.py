@@ -60,7 +60,8 @@ class StepGrader:
     ) -> list[tuple[steps.Steps, Future] | None]:
         """Cuts a group into steps, begins to grade them, and returns.
 
-        Of a text that was cut the last step comes without what may be unfinished in it.
+        Our own rules grade the last step of a text that was cut without what may be
+        unfinished in it.
         """
         begun: list = []
         for row, n, text, ended in zip(tokens, length, texts, has_ended, strict=True):
@@ -68,10 +69,12 @@ class StepGrader:
                 begun.append(None)
                 continue
             found = self.splitter.split(row[:n], text)
-            *before, last = found.texts
-            asked = [*before, last if ended else answers.whole(last)]
-            given = problem.question, asked, problem.answer
-            begun.append((found, *self.pool.submit(given)))
+            texts_, last = list(found.texts), found.texts[-1]
+            whole = [*texts_[:-1], last if ended else answers.whole(last)]
+            given, whole = (
+                (problem.question, told, problem.answer) for told in (texts_, whole)
+            )
+            begun.append((found, *self.pool.submit(given, whole)))
         return begun
 
     def collect(self, groups: Sequence[list]) -> Graded:

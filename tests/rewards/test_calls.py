@@ -15,7 +15,7 @@ SAMPLES = [calls.Sample(f"q{i}", str(i), str(i % 2)) for i in range(6)]
 def scored(*functions, workers=2, seconds=5.0):
     named = {f"r{i}": function for i, function in enumerate(functions)}
     pool = calls.Pool(named, workers, seconds)
-    begun = [pool.submit(sample) for sample in SAMPLES]
+    begun = [pool.submit(sample, sample) for sample in SAMPLES]
     parts, faults = zip(*map(pool.collect, begun), strict=True)
     return calls.Scored(np.stack(parts), [x for some in faults for x in some])
 
@@ -92,4 +92,4 @@ def test_a_slow_call_leaves_no_thread_behind():
 def test_a_function_that_bounds_itself_is_waited_for():
     slow = lambda q, c, a: time.sleep(0.3) or 1.0  # noqa: E731
     pool = calls.Pool({"slow": slow}, 1, 0.1, {"slow"})
-    assert pool.collect(pool.submit(SAMPLES[0])) == (np.ones(1), [])
+    assert pool.collect(pool.submit(*SAMPLES[:1] * 2)) == (np.ones(1), [])

@@ -74,6 +74,10 @@ def test_ones_own_function_may_take_the_name_of_a_known_one():
     assert found.parts.item() == 3
 
 
+def length(question, completion, answer):
+    return len(completion)
+
+
 def test_a_text_that_was_cut_earns_nothing_by_what_it_had_not_finished():
     """`#### 4` may have been going to be 42; a box that is closed is what it is."""
     texts = ["#### 4", r"\boxed{4} and so", "so\n#### 4", "#### 4\nand so"]
@@ -83,6 +87,10 @@ def test_a_text_that_was_cut_earns_nothing_by_what_it_had_not_finished():
         for ended in (True, False)
     ]
     np.testing.assert_array_equal(found, [[1, 1, 1, 1], [0, 1, 0, 1]])
+    # One's own function sees what there is.
+    grader = grading.Grader(Rewarding(functions=("n",)), "last", {"n": length})
+    found = grader.collect([grader.submit(FOUR, ["#### 4"], [False])])
+    assert found.parts.item() == 6
 
 
 def test_only_own_functions_are_ended_by_the_time_they_take(monkeypatch):

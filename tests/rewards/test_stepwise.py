@@ -48,17 +48,23 @@ def test_each_step_has_its_reward_and_its_last_token():
         np.testing.assert_array_equal(given.reward, reward)
 
 
-def test_a_step_that_was_cut_is_judged_without_what_may_be_unfinished():
+def test_a_step_that_was_cut_is_judged_without_what_may_be_unfinished(monkeypatch):
     """`#### 1` may have been going to be `#### 12`, and `= 7` to be `= 75`."""
     asked = []
     rule = lambda question, steps, answer: asked.append(steps) or [0.0] * len(steps)  # noqa: E731
-    settings = Rewarding(steps="own", workers=1)
-    grader = stepwise.StepGrader(settings, {"own": rule}, Bytes())
+    settings = Rewarding(steps="chain", workers=1)
     *given, _ = group("3 + 4 = 7\n#### 7", "3 + 4 = 7")
-    for ended in (True, False):
-        grader.collect([grader.submit(ASKED, *given, [ended] * 2)])
     whole, cut = [["3 + 4 = 7", "#### 7"], ["3 + 4 = 7"]], [["3 + 4 = 7", ""]]
-    assert asked == [*whole, *cut, ["3 + 4 = "]]
+    monkeypatch.setitem(stepwise.RULES, "chain", rule)
+    for own, ended, expected in (
+        ({}, True, whole),
+        ({}, False, [*cut, ["3 + 4 = "]]),
+        ({"chain": rule}, False, whole),  # one's own sees what there is
+    ):
+        grader = stepwise.StepGrader(settings, own, Bytes())
+        grader.collect([grader.submit(ASKED, *given, [ended] * 2)])
+        assert asked == expected
+        asked.clear()
 
 
 @pytest.mark.parametrize(
