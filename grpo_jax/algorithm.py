@@ -54,9 +54,8 @@ class Advantage(Section):
     gamma: float = 1.0  # discount per token
     gae_lambda: float = 1.0  # λ of generalized advantage estimation
     reward_temperature: float = 1.0  # of the softmax over the group's rewards
-    correct_above: float = (
-        0.5  # a reward above it is right: indicator, rft, dpo, cosine
-    )
+    # a reward above it is right: for indicator, rft, dpo, cosine
+    correct_above: float = 0.5
     wrong_weight: float = 0.0  # weight of a wrong answer: 0, or −1 in the ±1 form
     read_by: ClassVar = {
         "group_of_one": ("estimator", CENTRED),

@@ -21,6 +21,7 @@ from grpo_jax.models import settings
 from grpo_jax.rewards.settings import MODEL
 from grpo_jax.section import Refused
 from grpo_jax.text import reading
+from grpo_jax.text import steps as lines
 from grpo_jax.text.reading import Row
 
 
@@ -62,7 +63,7 @@ def outcomes(
     meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[Float[np.ndarray, "B G"], list[str]]:
     """One reward for each completion; NaN, and why, where there is none."""
-    cut = reading.cut if model.reader.by_steps else lambda text: [text]
+    cut = lines.lines if model.reader.by_steps else lambda text: [text]
     given = [[None if x is None else cut(x) for x in group] for group in texts]
     found, faults = steps(model, questions, given, meanwhile)
     known = ~np.isnan(found)

@@ -49,11 +49,6 @@ class Reader(NamedTuple):
         return Row(tokens, ends)
 
 
-def cut(text: str) -> list[str]:
-    """A completion's steps: its lines, of which empty ones are none."""
-    return [line for line in text.split("\n") if line.strip()] or [text]
-
-
 def token(tokenizer: Tokenizer, text: str, name: str) -> int:
     """The one token that a setting means."""
     ids = tokenizer.encode(text)

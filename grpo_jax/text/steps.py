@@ -42,13 +42,19 @@ class Splitter:
         return cut(text, held.tolist(), len(ids) - 1)
 
 
+def lines(text: str) -> list[str]:
+    """The steps of a text, whatever its tokens are."""
+    count = text.count(NEWLINE)
+    return cut(text, range(count), count).texts
+
+
 def cut(text: str, held: Sequence[int], last: int) -> Steps:
     """The steps of a text whose newlines are held by these tokens, in their order."""
-    lines = text.split(NEWLINE)
-    if len(lines) != len(held) + 1:
+    found = text.split(NEWLINE)
+    if len(found) != len(held) + 1:
         return Steps([text], [last])
     texts, ends = [], []
-    for line, end in zip(lines, [*held, last], strict=True):
+    for line, end in zip(found, [*held, last], strict=True):
         is_blank = not line.strip()
         if texts and (is_blank or end == ends[-1]):
             ends[-1] = end

@@ -25,7 +25,7 @@ from grpo_jax.models.settings import Model, Tiny
 from grpo_jax.rewards import neural
 from grpo_jax.rewards.grading import Graded
 from grpo_jax.section import Refused
-from grpo_jax.text import reading
+from grpo_jax.text import reading, steps
 from grpo_jax.text.tokenizer import Bytes
 from tests import runs as runs_
 from tests import test_judging, test_runs
@@ -120,7 +120,7 @@ def test_another_tokenizer_reads_the_policys_text_and_finds_its_steps():
     model = of_steps(test_judging.SPEC, params, Lines())
     sampled = [*b"12=12\n3"], [*b"2\n\n12\n"]  # as the policy's tokens are
     texts = [[Bytes().decode(ids) for ids in sampled]]
-    cut = [[reading.cut(text) for text in group] for group in texts]
+    cut = [[steps.lines(text) for text in group] for group in texts]
     found, _ = neural.steps(model, ["1+2="], cut)
     assert found.shape == (1, 2, 2)
     ids = [1, 10, 2, 11], [12, 11, 12, 13, 3, 13], [2, 13, 12, 13]

@@ -37,11 +37,6 @@ def test_a_question_is_put_as_the_reward_model_is_asked():
     assert bytes(reader(wrapping="chat").question("q")) == b"q\n"
 
 
-def test_lines_are_steps_and_empty_ones_are_none():
-    assert reading.cut("a\n\n b \n") == ["a", " b "]
-    assert reading.cut("\n") == ["\n"] and reading.cut("") == [""]
-
-
 def test_a_tag_that_the_tokenizer_splits_is_refused():
     assert reading.token(Bytes(), "+", "reward.good") == ord("+")
     message = r"reward\.tag is 'ки', which the tokenizer writes with 4 tokens"

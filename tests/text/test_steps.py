@@ -187,3 +187,8 @@ def test_the_work_is_linear_in_the_length():
     found = splitter.split(ids, ("a" * 49 + "\n") * 4000)
     assert len(found.ends) == 4000 and len(calls) == 2
     assert time.perf_counter() - began < 20
+
+
+def test_without_tokens_each_line_is_a_step():
+    assert steps.lines("a\n\n b \n") == ["a", " b "]
+    assert steps.lines("\n") == [""] and steps.lines("") == [""]
