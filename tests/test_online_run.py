@@ -210,6 +210,6 @@ def test_the_methods_learn_as_values_of_one_trainer(preset, tmp_path):
     for row in rows:
         known = [x for k, x in row.items() if k.startswith(("loss", "grad"))]
         assert known and all(np.isfinite(x) for x in known), row
-    before = jax.tree.leaves(runs.model(chosen.model).params)
-    after = jax.tree.leaves(found.model.params)
+    before = jax.device_get(jax.tree.leaves(runs.model(chosen.model).params))
+    after = jax.device_get(jax.tree.leaves(found.model.params))
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
