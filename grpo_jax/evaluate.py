@@ -225,7 +225,8 @@ def summary(ks: Sequence[int], found: Examined) -> dict[str, float]:
         share = accuracy.wilson(right, len(found.is_right))
         out |= _with_interval("accuracy_paper", share)
     for name, values in (("pass", found.passes), ("maj", found.majorities)):
-        for k, of_questions in zip(ks, values.T, strict=False):
+        of_kind = ks if values.shape[1] else ()  # of programs there is no vote
+        for k, of_questions in zip(of_kind, values.T, strict=True):
             interval = accuracy.bootstrap(of_questions, 0)
             out |= _with_interval(f"{name}@{k}", interval)
     return {PREFIX + name: float(x) for name, x in out.items()}

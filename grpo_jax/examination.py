@@ -112,8 +112,7 @@ def described(chosen: Examination) -> dict[str, Any]:
     """All that the answers depend on: read once, for a run may go on meanwhile."""
     settings, weights = chosen.settings, None
     if chosen.step is not None:
-        path = chosen.found.folder / "digests" / f"{chosen.step}.json"
-        weights = _digest(path.read_text())
+        weights = runs.identity(chosen.found, chosen.step)
     asked = [(p.question, p.answer) for p in chosen.problems]
     return {
         "model": None if weights else chosen.name,

@@ -50,8 +50,8 @@ def make(
 ) -> learner.Learner:
     """How a reward model learns: at its own rate, and without what is for rollouts."""
     chosen, plain = settings.reward, config.Config()
-    of_labels = pair_loss if chosen.labels == "preferences" else label_loss
-    loss = functools.partial(of_labels, candidates)
+    of_logits = of_pairs if chosen.labels == "preferences" else of_labels
+    of_model = functools.partial(loss, of_logits, candidates)
     rate = chosen.learning_rate
     settings = dataclasses.replace(
         settings,
@@ -61,24 +61,12 @@ def make(
         algorithm=config.Algorithm(beta=0.0),
         optimizer=dataclasses.replace(settings.optimizer, learning_rate=rate),
     )
-    given = spec, settings, chosen.steps, mesh, loss
+    given = spec, settings, chosen.steps, mesh, of_model
     return learner.make(*given, has_head=candidates is None)
 
 
-def _logits(
-    candidates: Candidates,
-    spec: Spec,
-    numerics: Numerics,
-    chosen: Lora,
-    frozen: transformer.Params | None,
-    params: transformer.Params,
-    laid: Laid,
-) -> Float[Array, "B G S"]:
-    params = train_step.with_frozen(params, frozen, chosen)
-    return scoring.judgements(spec, params, *laid, candidates, numerics)
-
-
-def pair_loss(
+def loss(
+    of_logits: Callable,
     candidates: Candidates,
     spec: Spec,
     numerics: Numerics,
@@ -88,9 +76,17 @@ def pair_loss(
     batch: Batch,
     place: None,
 ) -> tuple[Float[Array, ""], statistics.Statistics]:
+    """Of what the model says at every end."""
+    params = train_step.with_frozen(params, frozen, chosen)
+    logit = scoring.judgements(spec, params, *batch.laid, candidates, numerics)
+    return of_logits(logit, batch)
+
+
+def of_pairs(
+    logit: Float[Array, "B 2 S"], batch: Batch
+) -> tuple[Float[Array, ""], statistics.Statistics]:
     """Bradley and Terry's, the mean over preferences."""
-    known = candidates, spec, numerics, chosen, frozen, params
-    better, worse = _logits(*known, batch.laid)[:, :, 0].T
+    better, worse = logit[:, :, 0].T
     of_pair = jnp.vectorize(preference.bradley_terry)
     loss = (of_pair(better, worse) * batch.weight).sum()
     is_pair = batch.weight > 0
@@ -102,19 +98,11 @@ def pair_loss(
     }
 
 
-def label_loss(
-    candidates: Candidates,
-    spec: Spec,
-    numerics: Numerics,
-    chosen: Lora,
-    frozen: transformer.Params | None,
-    params: transformer.Params,
-    batch: Batch,
-    place: None,
+def of_labels(
+    logit: Float[Array, "B G S"], batch: Batch
 ) -> tuple[Float[Array, ""], statistics.Statistics]:
     """The labels' cross-entropy, the mean over labels."""
-    known = candidates, spec, numerics, chosen, frozen, params
-    logit, there = _logits(*known, batch.laid), batch.is_labelled
+    there = batch.is_labelled
 
     def of_question(logit, label, there, weight):
         return likelihood.binary(logit, label, there, weight=weight)

@@ -54,10 +54,7 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
     data = settings.data
     found = _found(data, data.split, settings.reward.labels)
     if data.test is None:
-        held = [problem.is_held_out(x.question, data.held_out) for x in found.all]
-        pairs = list(zip(found.all, held, strict=True))
-        train = [x for x, out in pairs if not out]
-        held_out = [x for x, out in pairs if out]
+        train, held_out = problem.parted(found.all, data.held_out)
         left_out = found.left_out
     else:
         more = _found(data, data.test, settings.reward.labels)
@@ -97,7 +94,8 @@ def size(one: Item) -> int:
 def _short(read: reading.Reader, found: Sequence, most: int) -> tuple[list, list[str]]:
     kept, long = [], []
     for one in found:
-        n, count = size(item(read, one)), len(read.question(one.question))
+        as_read = item(read, one)
+        n, count = size(as_read), len(as_read.question)
         if n <= most and count:
             kept.append(one)
         else:

@@ -103,10 +103,7 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
     chosen = settings.data
     found, left_out = _problems(chosen, chosen.split)
     if chosen.test is None:
-        share = chosen.held_out
-        is_held_out = [problem.is_held_out(p.question, share) for p in found]
-        train = [p for p, out in zip(found, is_held_out, strict=True) if not out]
-        held_out = [p for p, out in zip(found, is_held_out, strict=True) if out]
+        train, held_out = problem.parted(found, chosen.held_out)
     else:
         train, held_out = found, []
         if chosen.test != chosen.split:

@@ -13,7 +13,6 @@ from grpo_jax import (
     judging,
     learner,
     programs,
-    scoring,
     sharding,
     train_step,
 )
@@ -189,13 +188,11 @@ def test_an_update_follows_the_slope_of_the_formula(
         ([0.0, 3.0], 0.0, np.log(1 + np.exp(3))),  # 3.0486
     ],
 )
-def test_a_preference_costs_what_the_formula_says(score, better, loss, monkeypatch):
+def test_a_preference_costs_what_the_formula_says(score, better, loss):
     given = jnp.array([[[score[0]], [score[1]]], [[7.0], [9.0]]])
-    monkeypatch.setattr(scoring, "judgements", lambda *_: given)
     laid = judging.Laid(None, None)
     batch = judging.Batch(laid, None, None, jnp.array([1.0, 0.0]))
-    known = None, SPEC, NUMERICS, Lora(), None, {}
-    found, measured = judging.pair_loss.__wrapped__(*known, batch, None)
+    found, measured = judging.of_pairs.__wrapped__(given, batch)
     np.testing.assert_allclose(found, loss, 1e-6)
     numbers = statistics.values(measured)
     assert float(numbers["right"]) == better

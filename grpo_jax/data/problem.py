@@ -6,10 +6,13 @@ problem once before any a second time, and nothing to be kept besides i.
 
 import functools
 import hashlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int
+
+Asked = TypeVar("Asked")  # whatever has a question
 
 
 class Problem(NamedTuple):
@@ -28,6 +31,13 @@ def order(seed: int, epoch: int, n: int) -> Int[np.ndarray, "n"]:
 def row(seed: int, number: int, n: int) -> int:
     """Of question `number` of the stream."""
     return int(order(seed, number // n, n)[number % n])
+
+
+def parted(found: Sequence[Asked], share: float) -> tuple[list[Asked], list[Asked]]:
+    """What is trained on, and such a share of the questions that is held out."""
+    held = [is_held_out(one.question, share) for one in found]
+    pairs = list(zip(found, held, strict=True))
+    return [x for x, out in pairs if not out], [x for x, out in pairs if out]
 
 
 def is_held_out(question: str, share: float) -> bool:
