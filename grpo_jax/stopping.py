@@ -62,8 +62,12 @@ class Stop:
         return multihost_utils.reached_preemption_sync_point(step)
 
     def need_time(self, left: float):
-        """Gives the step up, if it would take longer than the notice leaves."""
+        """Gives the step up, if it would take longer than the notice leaves.
+
+        What has taken longer than was foreseen may end at once; the notice is no
+        longer for it.
+        """
         if self.since is None or not self.is_alone:
             return
-        if time.monotonic() + left > self.since + self.notice:
+        if time.monotonic() + max(left, 0.0) > self.since + self.notice:
             raise GivenUp

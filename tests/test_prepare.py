@@ -233,8 +233,9 @@ def test_the_entropy_of_a_single_token_is_its_own_mean():
     assert np.isfinite(none.entropy_weight) and not np.any(none.row_weight)
 
 
-def test_a_row_with_one_finite_reward_is_scorable_and_extremes_are_told_apart():
-    parts = jnp.array([[[1.0, jnp.nan], [0.0, 0.0]], [[jnp.nan, jnp.nan], [1.0, 1.0]]])
+def test_what_no_row_of_a_group_has_makes_none_unscorable_and_extremes_are_told_apart():
+    parts = [[[1.0, jnp.nan], [0.0, jnp.nan]], [[jnp.nan, jnp.nan], [1.0, 1.0]]]
+    parts = jnp.array(parts)
     _, measured = rollout(config.Algorithm(), rewards()._replace(parts=parts))
     assert measured["rows/unscorable"] == 1 / 4
     np.testing.assert_allclose(measured["advantage_min"], -1, 1e-5)
