@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-_WHERE = {"train": "run", "quick": "shortcut"}
+_WHERE = {"train": "iterative", "quick": "shortcut"}
 
 
 def __getattr__(name: str) -> Any:

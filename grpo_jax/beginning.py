@@ -57,6 +57,7 @@ def settle(
     *,
     problems: str = "",  # a digest of what is asked
     is_given: bool = False,  # the model: no name says which it is
+    judged_by: str | None = None,  # the weights of a reward model, whatever its name
 ):
     """Makes the folder that of these settings, or refuses it."""
     begun, source = workdir.begun(folder), fork_from and str(fork_from)
@@ -66,6 +67,7 @@ def settle(
         source = begun.get("forked_from")
     described = {"config": dataclasses.asdict(settings), "is_model_given": is_given}
     described |= {"problems": problems, "forked_from": source}
+    described |= {"judged_by": judged_by} if judged_by else {}
     circumstances = _circumstances()
     described |= circumstances
     # How long, how often examined, what is kept and where: no update changes by that,

@@ -109,9 +109,9 @@ def train(words: list[str]) -> int:
             workdir.settle(given.workdir, described, ())
             module.run(given.config, given.workdir)
         return 0
-    from grpo_jax import display, run
+    from grpo_jax import display, iterative
 
-    run.train(
+    iterative.train(
         given.config,
         given.workdir,
         rewards=getattr(module, "REWARDS", {}),

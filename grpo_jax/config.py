@@ -25,6 +25,7 @@ from grpo_jax.training import SFT as SFT
 from grpo_jax.training import Critic as Critic
 from grpo_jax.training import Evaluation as Evaluation
 from grpo_jax.training import Groups as Groups
+from grpo_jax.training import Iterative as Iterative
 from grpo_jax.training import Keep as Keep
 from grpo_jax.training import Optimizer as Optimizer
 from grpo_jax.training import Reference as Reference
@@ -51,6 +52,7 @@ class Config(Section):
     rft: RFT = RFT()
     dpo: DPO = DPO()
     reward: Reward = Reward()
+    iterative: Iterative = Iterative()
     optimizer: Optimizer = Optimizer()
     reference: Reference = Reference()
     critic: Critic = Critic()
@@ -69,6 +71,7 @@ class Config(Section):
         self._check_stages()
         self._check_reward()
         self._check_reward_model()
+        self._check_iterative()
         self._check_groups()
         self._check_steps()
         self._check_reference()
@@ -95,7 +98,9 @@ class Config(Section):
         remedy = "Leave algorithm.* alone, but for advantage.correct_above."
         self.need("algorithm", holds, rule, remedy)
         for name in ("sft", "rft", "dpo", "reward"):
-            self.need_read(name, name in self.stages, reason, f"a stage {name}")
+            is_read = name in self.stages
+            is_read |= name == "reward" and self.iterative.rounds > 0
+            self.need_read(name, is_read, reason, f"a stage {name}")
 
         chosen = self.algorithm.advantage
         asks = chosen.estimator == "indicator" or {"rft", "dpo"} & set(self.stages)
@@ -155,6 +160,7 @@ class Config(Section):
         reason = "model is not among rewards.functions"
         self.need_read("reward_model", reads, reason, "rewards.functions model")
         named = self.reward_model.name is not None or not reads
+        named |= self.iterative.rounds > 0  # which makes one
         rule = "rewards.functions names model"
         remedy = "Name the run of a reward model, like runs/reward_model."
         self.reward_model.need("name", named, rule, remedy)
@@ -162,6 +168,40 @@ class Config(Section):
         rule = "only a stage online asks a reward model"
         remedy = "Leave model out of rewards.functions, or other stages out."
         self.rewards.need("functions", not (reads and asks), rule, remedy)
+
+    def _check_iterative(self):
+        chosen = self.iterative
+        if not chosen.rounds:
+            return
+        rule = "its rounds are of a stage online, the last of the list"
+        holds = self.stages[-1] == "online"
+        chosen.need("rounds", holds, rule, "Make it the last of stages.")
+        rule = "rewards.functions has no model, and no rule is made anew"
+        remedy = "Name model there."
+        chosen.need("rounds", self.rewards.asks_a_model, rule, remedy)
+        rule = "whole completions are judged between rounds"
+        self.reward.need("labels", self.reward.labels == "correct", rule, "Try that.")
+        rule = "between rounds it would have to begin again"
+        holds = self.optimizer.schedule == "constant"
+        self.optimizer.need("schedule", holds, rule, "Set it to constant.")
+        draws = chosen.renews_model or self.reward_model.name is None
+        reason = "reward_model.name is given, and it is not made anew"
+        for name in ("questions", "samples"):
+            chosen.need_read(name, draws, reason, "to renew it")
+        read = draws or self.reward == Reward()
+        self.need("reward", read, reason, "Leave reward.* alone.")
+        self._check_renewed_reference()
+
+    def _check_renewed_reference(self):
+        chosen = self.iterative
+        has_one = self.algorithm.needs_reference and not self.model.lora.rank
+        rule = "there is no reference that could follow, or adapters are trained"
+        remedy = "Set it to model or none, or set algorithm.beta."
+        holds = has_one or not chosen.renews_reference
+        chosen.need("renews", holds, rule, remedy)
+        rule = "it follows at the end of each round, by iterative.renews"
+        holds = self.reference.every is None or not chosen.renews_reference
+        self.reference.need("every", holds, rule, "Leave it at None.")
 
     def _check_groups(self):
         G, chosen = self.algorithm.group_size, self.groups

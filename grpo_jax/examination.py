@@ -21,7 +21,6 @@ from grpo_jax import (
     display,
     evaluate,
     prng,
-    programs,
     runs,
     sharding,
     stage,
@@ -85,9 +84,8 @@ def _ask(chosen: Examination, missing: Sequence[int], tell: Callable) -> Iterato
     examiner = evaluate.Examiner(run, problems)
     dtype = settings.model.numerics.compute
     key = run.key(prng.Stream.INIT, 0)
-    params = runs.read(chosen.found, dtype, key, mesh, step=chosen.step).params
-    params = programs.publish(params, dtype, mesh, spends=True)
-    params = sharding.own(params, examiner.greedy.sampler.mesh)
+    given = chosen.found, dtype, key, mesh, examiner.greedy.sampler.mesh
+    params = runs.published(*given, step=chosen.step)
     process, processes = crossing.place()
     stop, said = stopping.Stop(float("inf")), time.monotonic()
     with contextlib.closing(stop):

@@ -16,10 +16,18 @@ def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path
     step, reward = _of(rows, "reward_mean")
     if len(step):
         axes.plot(step, reward, color="0.8", linewidth=0.7)
-        width = max(1, len(step) // 40)
-        smooth = np.convolve(reward, np.ones(width) / width, "valid")
-        middle = step[(width - 1) // 2 :][: len(smooth)]
-        axes.plot(middle, smooth, color="C0", label="reward in training")
+        axes.plot(*_smooth(step, reward), color="C0", label="reward in training")
+    _accuracy(axes, rows)
+    _mark_stages(axes, rows)
+    axes.set(xlabel="step", ylim=(min(0, *axes.get_ylim()), 1.02))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _accuracy(axes, rows: Sequence[dict]):
     step, share = _of(rows, "eval/accuracy")
     if len(step):
         _, low = _of(rows, "eval/accuracy_low")
@@ -34,13 +42,13 @@ def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path
             capsize=3,
             label="accuracy, held-out questions (95%)",
         )
-    _mark_stages(axes, rows)
-    axes.set(xlabel="step", ylim=(min(0, *axes.get_ylim()), 1.02))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
+
+
+def _smooth(step: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over a fortieth of the steps."""
+    width = max(1, len(step) // 40)
+    smooth = np.convolve(value, np.ones(width) / width, "valid")
+    return step[(width - 1) // 2 :][: len(smooth)], smooth
 
 
 def _of(rows: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -57,3 +65,32 @@ def _mark_stages(axes, rows: Sequence[dict]):
                 row["stage"], (before["step"], 1), xytext=(3, -10), fontsize=8,
                 textcoords="offset points", color="0.4",
             )  # fmt: skip
+
+
+def rounds(
+    rows: Sequence[dict[str, Any]],
+    of_judges: Sequence[Sequence[dict[str, Any]]],  # by round; empty: not made anew
+    steps: int,  # of a round
+    path: pathlib.Path,
+) -> pathlib.Path:
+    """What a policy learned in each round, and how well its judge of then told right
+    answers from wrong ones that it had not learned from."""
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    _accuracy(above, rows)
+    step, reward = _of(rows, "reward/model")
+    if len(step):
+        above.plot(*_smooth(step, reward), color="C0", label="what the judge gave")
+    for number, found in enumerate(of_judges):
+        _, auc = _of(found, "eval/auc")
+        if len(auc):
+            at = np.array([number * steps, (number + 1) * steps])
+            below.plot(at, np.full(2, auc[-1]), color="C1", linewidth=2)
+    for axes in (above, below):
+        for number in range(1, len(of_judges)):
+            axes.axvline(number * steps, color="0.6", linestyle=":")
+    above.legend(loc="lower right")
+    below.set(xlabel="step", ylabel="judge's ROC AUC", ylim=(0.45, 1.02))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path

@@ -20,6 +20,7 @@ class Stream(enum.IntEnum):
     SAMPLE = 1  # tokens of a rollout
     SELECT = 2  # tokens that Clip-Cov picks
     EVALUATE = 3  # answers to questions that are not trained on
+    JUDGE = 4  # answers that a reward model learns from, between rounds
 
 
 def root(seed: int) -> Key[Array, ""]:

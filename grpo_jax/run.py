@@ -47,6 +47,7 @@ from grpo_jax.rewards.calls import Reward
 from grpo_jax.rewards.grading import Grader
 from grpo_jax.rewards.steps import Rule
 from grpo_jax.rewards.stepwise import StepGrader
+from grpo_jax.section import Refused
 from grpo_jax.stage import Found, State
 
 KINDS = stages.KINDS | {"online": trainer.Online, "reward": reward_stage.Reward}
@@ -69,7 +70,15 @@ def train(
     fork_from: pathlib.Path | None = None,
     screen: display.Screen | None = None,
 ) -> Result:
-    """Trains, or goes on training; rewards are functions that settings name."""
+    """Trains, or goes on training; rewards are functions that settings name.
+
+    One run alone: `iterative.train` makes several, where settings have rounds.
+    """
+    if settings.iterative.rounds:
+        raise Refused(
+            f"iterative.rounds is {settings.iterative.rounds}, which is more than one "
+            "run. Call grpo_jax.train, which makes them."
+        )
     programs.keep()
     folder, screen = pathlib.Path(folder), screen or display.Screen()
     if settings.training.deterministic:
@@ -80,9 +89,16 @@ def train(
         driver = _Driver(settings, folder, *own, model, screen)
         try:
             if is_first:
-                given = settings, folder, fork_from, driver.fitting, screen.tell
-                asked, is_given = driver.run.task.digest, model is not None
-                beginning.settle(*given, problems=asked, is_given=is_given)
+                beginning.settle(
+                    settings,
+                    folder,
+                    fork_from,
+                    driver.fitting,
+                    screen.tell,
+                    problems=driver.run.task.digest,
+                    is_given=model is not None,
+                    judged_by=driver.judged_by,
+                )
             return driver.train()
         finally:
             driver.close()
@@ -124,6 +140,12 @@ class _Driver:
         self.board: SummaryWriter | None = None
         self.stop = stopping.Stop(settings.keep.notice)
         self.compilations = programs.Compilations()
+
+    @property
+    def judged_by(self) -> str | None:
+        """The weights of the reward model that is asked, if one is."""
+        online = (one for one in self.stages if isinstance(one, trainer.Online))
+        return next((x.model.identity for x in online if x.model is not None), None)
 
     def close(self):
         self.stop.close()

@@ -70,6 +70,11 @@ def find(chosen: settings.Model, kind: Kind = "policy") -> Found:
         raise Refused(
             f"{folder} is the run of {what}. Name it in {where}, and another here."
         )
+    if begun.iterative.rounds:
+        raise Refused(
+            f"{folder} holds the runs of several rounds. Name one of them, like "
+            f"{folder / 'policy-0'}."
+        )
     base = find(begun.model, "either" if own == "reward" else "policy").base
     return Found(base, begun, folder, which)
 
@@ -151,6 +156,21 @@ def read(
     if found.is_reward_model and head is not None:
         params |= {"head": head}  # small; one of a critic is left behind
     return load.Model(base.spec, params, base.tokenizer, base.generation)
+
+
+def published(
+    found: Found,
+    dtype: str,
+    key: Key[Array, ""],
+    mesh: Mesh,
+    own: Mesh,
+    *,
+    step: int | None = None,
+) -> transformer.Params:
+    """The copy to sample with, on this process's own devices."""
+    params = read(found, dtype, key, mesh, step=step).params
+    params = programs.publish(params, dtype, mesh, spends=True)
+    return sharding.own(params, own)
 
 
 def _opened(found: Found) -> checkpoint.Checkpoints:

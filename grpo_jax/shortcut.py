@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from grpo_jax import config, experiment, presets, run, runs, task
+from grpo_jax import config, experiment, iterative, presets, run, runs, task
 from grpo_jax.models import load
 from grpo_jax.rewards.calls import Reward
 from grpo_jax.section import Refused, choose
@@ -30,7 +30,7 @@ class Quick(NamedTuple):
 
     def train(self) -> run.Result:
         given = {"rewards": self.rewards, "model": self.model}
-        return run.train(self.settings, self.folder, **given)
+        return iterative.train(self.settings, self.folder, **given)
 
 
 def quick(

@@ -6,31 +6,29 @@ that were drawn, not their text alone: the text may be cut into other tokens, an
 in what the policy ended with only where that is written.
 """
 
-import itertools
+import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Array, Key
 
 from grpo_jax import (
-    asking,
     crossing,
     groups,
     learner,
     offline,
+    own_answers,
     prng,
     sharding,
     stage,
     task,
-    workdir,
 )
 from grpo_jax.data import problem
 from grpo_jax.groups import Group
 from grpo_jax.models import transformer
-from grpo_jax.rewards import calls
 from grpo_jax.section import Refused
 from grpo_jax.stage import Found, State
 
@@ -104,26 +102,23 @@ class OwnAnswers(Offline):
         self, state: State, folder: pathlib.Path, meanwhile: Callable[[], None]
     ):
         path = folder / f"{self.name}-{self.first}.jsonl"
-        is_first = crossing.place()[0] == 0
-        rows = list(workdir.rows(path)) if is_first else []
-        rows = crossing.listed(rows)
         count = min(self.chosen.questions, len(self.run.task.train))
-        if len(rows) < count:
-            if state.host:
-                raise Refused(
-                    f"{path} has {len(rows)} of {count} questions. {self.name} began "
-                    "with all, and the policy that answered them is gone. Put the "
-                    "file back, or begin anew in another folder."
-                )
-            # What is asked at once may change a draw's last bit: so it is the same.
-            rows = rows[: len(rows) - len(rows) % self.at_once]
-            if is_first:
-                workdir.replace(path, "".join(map(workdir.line, rows)))
-            for row in self.asked(state, range(len(rows), count)):
-                meanwhile()
-                rows.append(row)
-                if is_first:
-                    workdir.append(path, row)
+        before = len(own_answers.begun(path))
+        if state.host and before < count:
+            raise Refused(
+                f"{path} has {before} of {count} questions. {self.name} began with "
+                "all, and the policy that answered them is gone. Put the file back, or "
+                "begin anew in another folder."
+            )
+        run, chosen = self.run, self.chosen
+        asker = stage.asker(run, run.settings.sampling, chosen.samples)
+        key = run.key(prng.Stream.SAMPLE, self.first)
+        at_once = run.settings.training.batch_size
+        inquiry = own_answers.Inquiry(run, asker, key, self.row, at_once)
+        params = functools.partial(
+            stage.published, run, asker, self.learner, state.learned
+        )
+        rows = own_answers.complete(path, inquiry, range(count), params, meanwhile)
         self.items = [self.item(r["asked"], *kept) for r in rows for kept in r["kept"]]
         if not self.items:
             raise Refused(
@@ -131,36 +126,6 @@ class OwnAnswers(Offline):
                 "samples each, none gave anything to learn from. Begin with a better "
                 f"policy, or raise {self.name}.questions or {self.name}.samples."
             )
-
-    @property
-    def at_once(self) -> int:
-        return self.run.settings.training.batch_size
-
-    def asked(self, state: State, numbers: range) -> Iterator[dict[str, Any]]:
-        """Of each of these questions, what is kept. Processes share them."""
-        run, chosen = self.run, self.chosen
-        asker = stage.asker(run, run.settings.sampling, chosen.samples)
-        params = stage.published(run, asker, self.learner, state.learned)
-        key = run.key(prng.Stream.SAMPLE, self.first)
-        process, processes = crossing.place()
-        for start in range(0, len(numbers), self.at_once):
-            some = numbers[start : start + self.at_once]
-            own, found, faults = some[process::processes], [], []
-            if own:
-                problems = [run.task.problem(run.settings.seed, i) for i in own]
-                answered = asking.ask(asker, params, problems, own, key)
-                found, faults = groups.of(answered), answered.graded.faults
-            blank = sum(groups.unscored(run.settings, one) for one in found)
-            said = crossing.listed([[list(map(self.row, found)), faults, blank]])
-            by_process, faults, blank = zip(*said, strict=True)
-            faults = list(itertools.chain(*faults))
-            count, limits = len(some) * chosen.samples, run.settings.rewards
-            made = count * len(asker.grader.names)
-            first = (faults or [""])[0]
-            calls.need_few(len(faults), made, first, limits.most_faults)
-            calls.need_scored(sum(blank), count, limits.most_unscored)
-            for i in range(len(some)):
-                yield by_process[i % processes][i // processes]
 
     def row(self, group: Group) -> dict[str, Any]:
         """Of equal answers the first. One that did not end, or that could not be

@@ -84,8 +84,6 @@ class Online:
 
     def begin(self, params: transformer.Params, key: Key[Array, ""]) -> State:
         host = {"beta": self.settings.algorithm.beta, "questions": 0, "seen": {}}
-        if self.model is not None:
-            host["judged_by"] = self.model.identity
         return State(learner.begin(self.learner, params, key), host)
 
     def beta(self, host: dict) -> float:
@@ -96,14 +94,7 @@ class Online:
     def prepare(
         self, state: State, folder: pathlib.Path, meanwhile: Callable[[], None]
     ):
-        """Each step asks its own questions; they are judged as they were before."""
-        before = state.host.get("judged_by")
-        if self.model is not None and before != self.model.identity:
-            raise Refused(
-                f"reward_model.name is {self.settings.reward_model.name}, which is not "
-                f"what this run was judged by ({before}) before it was stopped. Name "
-                "the same checkpoint, FOLDER@STEP, or begin anew in another folder."
-            )
+        """Nothing: each step asks its own questions."""
 
     def step(
         self, state: State, number: int, meanwhile: Callable[[], None]

@@ -245,3 +245,39 @@ class Critic(Section):
 
     def check(self):
         self.need_positive("learning_rate", "weight", "clip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Iterative(Section):
+    """Iterative RL, the paper's Algorithm 1: between rounds of the stage online its
+    reward model learns from what the policy says by then, and the reference follows.
+    """
+
+    path: ClassVar[str] = "iterative"
+    rounds: int = 0  # after the first one, each of training.steps; 0: that is all
+    renews: Literal["both", "model", "reference", "none"] = "both"  # between rounds
+    questions: int = 256  # that the policy is asked for it, others each time
+    samples: int = 8  # answers to each, which the data's own checker judges
+    replay: float = 0.1  # so much of what it was taught before is learned again ...
+    replay_of: Literal["mix", "history"] = "mix"  # ... of all it learns, of all before
+
+    @property
+    def renews_model(self) -> bool:
+        return self.rounds > 0 and self.renews in ("both", "model")
+
+    @property
+    def renews_reference(self) -> bool:
+        return self.rounds > 0 and self.renews in ("both", "reference")
+
+    def check(self):
+        rule = "a number of rounds is not negative"
+        self.need("rounds", self.rounds >= 0, rule, "0: one without an end.")
+        reason = f"{self.dotted('rounds')} is 0"
+        for name in ("renews", "questions", "samples"):
+            self.need_read(name, self.rounds > 0, reason, "a number of rounds")
+        reason = f"{self.dotted('rounds')} and renews let the reward model be"
+        for name in ("replay", "replay_of"):
+            self.need_read(name, self.renews_model, reason, "to renew it")
+        self.need_positive("questions", "samples")
+        inside = 0 <= self.replay < 1
+        self.need("replay", inside, "it is a share in [0, 1)", self._default("replay"))

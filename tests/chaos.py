@@ -84,6 +84,17 @@ METHODS = {
     "rft": {"stages": ("sft", "rft")} | TAUGHT,
     "dpo": {"stages": ("sft", "dpo")} | TAUGHT,
     "reward": {"stages": ("reward",)},
+    "rounds": {
+        "stages": ("sft", "online"),
+        "rewards.functions": ("lucky", "model"),
+        "algorithm.beta": 0.1,
+        "sft.steps": 2,
+        "training.steps": 2,
+        "reward.steps": 2,
+        "iterative.rounds": 1,
+        "iterative.questions": 6,
+        "iterative.samples": 2,
+    },
 }
 
 
@@ -110,6 +121,8 @@ def settings(method: str):
         read += ["training", "algorithm"]
     else:
         del named["optimizer.learning_rate"]
+    if "iterative.rounds" in chosen:
+        read += ["reward"]
     if "reward" in stages:  # it asks nothing
         asking = ("rewards.", "sampling.")
         named = {k: x for k, x in named.items() if not k.startswith(asking)}
@@ -138,11 +151,11 @@ def child(method: str, folder: str, at: str, delay: float):
     count = watch(at, delay)
     import jax
 
-    from grpo_jax import display, processes, run
+    from grpo_jax import display, iterative, processes
 
     processes.make_deterministic()
     screen = display.Screen(is_quiet=True)
-    found = run.train(
+    found = iterative.train(
         settings(method),
         pathlib.Path(folder),
         rewards={"lucky": lucky},
@@ -242,14 +255,16 @@ def start(method: str, folder: pathlib.Path, at: int | str = 0, delay: float = 0
 
 
 def left(folder: pathlib.Path) -> dict[str, object]:
-    """What a run leaves, without how long it took."""
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    metrics = [
+    """What a run leaves, or those of rounds, without how long it took."""
+    paths = [p for p in sorted(folder.rglob("*.jsonl")) if p.is_file()]
+    return {str(path.relative_to(folder)): rows(path) for path in paths}
+
+
+def rows(path: pathlib.Path) -> list[dict]:
+    return [
         {k: x for k, x in row.items() if not k.startswith(("time/", "perf/"))}
-        for row in rows
+        for row in map(json.loads, path.read_text().splitlines())
     ]
-    tables = {p.name: p.read_text() for p in (folder / "samples").glob("*")}
-    return {"metrics": metrics, "tables": tables}
 
 
 def torment(method: str, kills: int, rng: random.Random, root: pathlib.Path) -> int:

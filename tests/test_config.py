@@ -7,6 +7,7 @@ import re
 import pytest
 
 from grpo_jax import config, presets
+from grpo_jax.models.settings import Lora
 from grpo_jax.section import Refused
 
 NAN = float("nan")
@@ -470,3 +471,65 @@ def test_what_has_to_do_with_reward_models_fits_together(changed, message):
 def test_what_a_reward_model_does_not_read_is_refused(values, message):
     with pytest.raises(Refused, match=message):
         config.Reward(**values)
+
+
+ROUNDS = {"iterative": config.Iterative(rounds=2)}
+IN_ROUNDS = ROUNDS | ASKING
+LORA = {"model": config.Model(lora=Lora(rank=2))}
+KEPT = {"iterative": config.Iterative(rounds=2, renews="reference", samples=4)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (ROUNDS, "rounds is 2; rewards.functions has no model"),
+        (
+            IN_ROUNDS | {"stages": ("online", "sft")},
+            "rounds is 2; its rounds are of a stage online, the last of the list",
+        ),
+        (
+            IN_ROUNDS | {"reward": config.Reward(labels="steps")},
+            "reward.labels is 'steps'; whole completions are judged between rounds",
+        ),
+        (
+            IN_ROUNDS | {"optimizer": config.Optimizer(schedule="linear")},
+            "schedule is 'linear'; between rounds it would have to begin again",
+        ),
+        (
+            IN_ROUNDS | {"algorithm": config.Algorithm(beta=0.0)},
+            "renews is 'both'; there is no reference .* Set it to model or none",
+        ),
+        (IN_ROUNDS | LORA, "renews is 'both'; there is no reference"),
+        (
+            IN_ROUNDS | {"reference": config.Reference(every=3)},
+            "reference.every is 3; it follows at the end of each round",
+        ),
+        (
+            ASKING | JUDGE | KEPT,
+            "samples is 4; reward_model.name is given, and it is not made anew",
+        ),
+    ],
+)
+def test_rounds_are_of_a_policy_and_the_model_that_judges_it(changed, message):
+    config.Config(**IN_ROUNDS, reward=config.Reward(steps=3))
+    config.Config(**IN_ROUNDS, **JUDGE)
+    config.Config(**ASKING, **KEPT)
+    with pytest.raises(Refused, match=message):
+        config.Config(**changed)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"renews": "none"}, "iterative.renews is 'none'; iterative.rounds is 0"),
+        (
+            {"rounds": 1, "renews": "reference", "replay": 0.2},
+            "iterative.replay is 0.2; .* let the reward model be",
+        ),
+        ({"rounds": 1, "replay": 1.0}, "iterative.replay is 1.0; it is a share"),
+        ({"rounds": -1}, "iterative.rounds is -1; .* is not negative"),
+    ],
+)
+def test_what_rounds_do_not_read_is_refused(values, message):
+    with pytest.raises(Refused, match=message):
+        config.Iterative(**values)

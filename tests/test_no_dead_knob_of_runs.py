@@ -22,9 +22,13 @@ import pytest
 from grpo_jax import (
     beginning,
     config,
+    crossing,
+    display,
+    iterative,
     judging,
     labels,
     offline,
+    own_answers,
     processes,
     run,
     scoring,
@@ -69,6 +73,8 @@ SFT, RFT, DPO = map(alone, ("sft", "rft", "dpo"))
 REWARD = {"stages": ("reward",), "reward.steps": 2, "reward.batch_size": 4}
 TAGGED = {"reward.labels": "steps", "data.name": "chains"}
 ASKING = {"rewards.functions": ("model",), "reward_model.name": "a run"}
+ROUNDS = {"iterative.rounds": 1, "rewards.functions": ("model",)}
+ROUNDS |= {"algorithm.beta": 0.1, "iterative.replay": 0.5}
 OFTEN = {"training.steps": 5, "keep.every": 1, "evaluation.every": 1}
 PROOFS = {  # path → (a value, the settings under which it matters)
     "seed": (1, {}),
@@ -123,6 +129,12 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "reward_model.output": ("probability", ASKING),
     "reward_model.of_steps": ("least", ASKING),
     "reward_model.batch_size": (3, ASKING),
+    "iterative.rounds": (2, ROUNDS),
+    "iterative.renews": ("reference", ROUNDS | {"iterative.replay": 0.1}),
+    "iterative.questions": (5, ROUNDS),
+    "iterative.samples": (5, ROUNDS),
+    "iterative.replay": (0.25, ROUNDS),
+    "iterative.replay_of": ("history", ROUNDS),
     "evaluation.every": (1, {}),
     "evaluation.questions": (3, {}),
     "evaluation.batch_size": (4, {}),
@@ -353,6 +365,39 @@ def on_a_judge(chosen):
     return [calls, found.tolist()]
 
 
+def on_rounds(chosen):
+    """The runs that are made, how often a policy is asked, and what judges read."""
+    trace = []
+
+    def train(settings, folder, **options):
+        every, model = settings.reference.every, settings.reward_model.name
+        trace.append([folder.name, settings.training.steps, every, len(model or "")])
+
+    def complete(path, inquiry, numbers, params, meanwhile):
+        G, at_once = inquiry.asker.sampler.group_size, inquiry.at_once
+        key = crossing.down(jax.random.key_data(inquiry.key)).tolist()
+        trace.append([numbers.start, numbers.stop, G, at_once, key])
+        told = {"completions": ["1"], "is_correct": [True]}
+        each = len(numbers)
+        return [
+            {"round": i // each, "question": f"{i}"} | told for i in range(numbers.stop)
+        ]
+
+    base = load.find(chosen.model)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(run, "train", train)
+        patch.setattr(own_answers, "complete", complete)
+        patch.setattr(runs_, "find", lambda model, kind="policy": runs_.Found(base))
+        patch.setattr(iterative, "_draw", lambda job: None)
+        folder = pathlib.Path(name)
+        iterative.train(chosen, folder, screen=display.Screen(is_quiet=True))
+        trace += [p.read_text() for p in sorted(folder.glob("mix-*"))]
+    return trace
+
+
 ON_PAIRS = ("dpo.loss", "dpo.beta", "dpo.form", "dpo.label_smoothing")
 ON_A_GRADER = ("rewards.seconds", "rewards.workers")
 SAYING = {"keep.best": forgetful, "keep.notice": stopped}
@@ -365,9 +410,10 @@ def way(path):
             return name
     if path.startswith("rewards.program"):
         return "programs"
-    for name, start in (("a reward model", "reward."), ("a judge", "reward_model.")):
-        if path.startswith(start):
-            return name
+    starts = {"reward": "a reward model", "reward_model": "a judge"}
+    starts |= {"iterative": "rounds"}
+    if path.split(".")[0] in starts:
+        return starts[path.split(".")[0]]
     if path.startswith("data."):
         return "a task"
     return path if path in SAYING else "a run"
@@ -381,6 +427,8 @@ def observe(way, items):
         return json.dumps(on_pairs(chosen))
     if way == "a grader":
         return json.dumps(on_a_grader(runs.build(config.Config, values)))
+    if way == "rounds":
+        return json.dumps(on_rounds(runs.build(config.Config, runs.SMALL | values)))
     if way == "programs":
         return json.dumps(on_programs(runs.build(config.Config, values)))
     if way == "a reward model":

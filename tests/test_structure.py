@@ -24,7 +24,7 @@ FLOORS = [
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/calls", "workdir", "processes", "text/forms"}
     | {"rewards/paper"},
-    {"sampling/settings", "data/arithmetic", "data/sets", "rewards/strict"}
+    {"sampling/settings", "replay", "data/arithmetic", "data/sets", "rewards/strict"}
     | {"rewards/shaping", "rewards/code", "data/verdicts"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
     | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"},
@@ -50,9 +50,11 @@ FLOORS = [
     {"bench/losses", "bench/answers", "bench/sampling", "bench/hlo", "runs", "groups"}
     | {"beginning"},
     {"bench/step", "bench/compile", "stage", "model_commands", "rewards/neural"},
+    {"own_answers"},
     {"bench/update", "trainer", "stages", "evaluate"},
     {"reward_stage"},
     {"run", "examination"},
+    {"iterative"},
     {"evaluation", "shortcut", "bench/trainer"},
     {"cli"},
     {"__main__"},

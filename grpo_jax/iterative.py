@@ -1,0 +1,271 @@
+"""Iterative RL, the paper's Algorithm 1: runs, one after another, in one folder.
+
+    start ──► policy-0 ──► policy-1 ──► policy-2     each goes on from the one before
+                 ▲            ▲            ▲         ... judged by
+              judge-0 ───► judge-1 ───► judge-2      each goes on from the one before
+                 ▲            ▲            ▲         ... and learns what is in
+              mix-0        mix-1        mix-2        answers of the policy by then,
+                                                     judged by the data's own checker
+
+`start` is made of the stages ahead of online. A policy is forked from the one before:
+its optimizer and its questions go on, its steps and rows are counted through, and at
+the end of a round the reference becomes the policy. Each is a run like any other, which
+may be stopped or killed at any instant; the same command goes on where it was.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+from grpo_jax import (
+    config,
+    crossing,
+    display,
+    own_answers,
+    plots,
+    prng,
+    programs,
+    replay,
+    run,
+    runs,
+    sharding,
+    stage,
+    stopping,
+    task,
+    workdir,
+)
+from grpo_jax.groups import Group
+from grpo_jax.models.settings import Model, Tiny
+from grpo_jax.rewards.grading import Grader
+from grpo_jax.section import Refused
+
+ANSWERS = "answers.jsonl"  # all that policies said between rounds; only added to
+
+
+class Job(NamedTuple):
+    """All rounds, in this process."""
+
+    settings: config.Config
+    folder: pathlib.Path
+    stop: stopping.Stop
+    screen: display.Screen
+
+
+def train(
+    settings: config.Config,
+    folder: pathlib.Path | str = "runs/train",
+    **options: Any,
+) -> run.Result:
+    """One run, or those of several rounds: see run.train, which has the options."""
+    if not settings.iterative.rounds:
+        return run.train(settings, folder, **options)
+    for name in ("model", "fork_from"):
+        if options.pop(name, None) is not None:
+            raise Refused(
+                f"{name} is given, and iterative.rounds is "
+                f"{settings.iterative.rounds}: its runs are begun from each other. "
+                "Name a model or a run in model.name."
+            )
+    programs.keep()
+    folder = pathlib.Path(folder).resolve()  # what runs know each other by
+    screen = options.pop("screen", None) or display.Screen()
+    is_first = crossing.place()[0] == 0
+    stop = stopping.Stop(settings.keep.notice)
+    with workdir.locked(folder, is_first=is_first), contextlib.closing(stop):
+        if is_first:
+            workdir.settle(folder, {"config": dataclasses.asdict(settings)}, MAY_CHANGE)
+        return _rounds(Job(settings, folder, stop, screen), options)
+
+
+# How many rounds, and what no update changes by; the runs themselves say what changed.
+MAY_CHANGE = ("iterative.rounds", "evaluation.", "keep.", "training.mesh")
+MAY_CHANGE += ("training.parts", "training.packed", "training.deterministic")
+
+
+def _rounds(job: Job, options: dict[str, Any]) -> run.Result:
+    chosen, model = job.settings.iterative, job.settings.model
+    if len(job.settings.stages) > 1:
+        _made(job, 0, "start", of_start(job.settings), **options)
+        model = of_run(model, job.folder / "start")
+    judge, policy, before, draws = job.settings.reward_model.name, model, None, 0
+    for number in range(chosen.rounds + 1):
+        if judge is None or (number and chosen.renews_model):
+            begins = model if judge is None else of_run(model, judge)
+            data = _learned_from(job, number, draws, policy)
+            settings = of_judge(job.settings, begins, data)
+            _made(job, number, f"judge-{number}", settings)
+            judge, draws = str(job.folder / f"judge-{number}"), draws + 1
+        settings = of_policy(job.settings, number, model, judge)
+        fork = options | {"fork_from": before}
+        found = _made(job, number, f"policy-{number}", settings, **fork)
+        before = job.folder / f"policy-{number}"
+        policy = of_run(model, before)
+    if crossing.place()[0] == 0:
+        _draw(job)
+    return found
+
+
+def _made(
+    job: Job, number: int, name: str, settings: config.Config, **options: Any
+) -> run.Result:
+    """One of the runs of a round."""
+    _glance(job, number)
+    job.screen.tell(f"{name}, of {job.settings.iterative.rounds + 1} rounds")
+    return run.train(settings, job.folder / name, screen=job.screen, **options)
+
+
+def _glance(job: Job, number: int):
+    """Stops between two runs, or while a policy is asked, when so many rounds are done;
+    of several processes only a run is stopped."""
+    if job.stop.is_alone and job.stop.is_asked(number):
+        raise stopping.Stopped(number, "round")
+
+
+# The settings of the runs -------------------------------------------------------------
+def of_run(model: Model, folder: pathlib.Path | str) -> Model:
+    """A model like that, as a run left it."""
+    return dataclasses.replace(model, name=str(folder), tiny=Tiny())
+
+
+def of_start(settings: config.Config) -> config.Config:
+    """What is learned before there are rewards."""
+    return _without_rewards(settings, stages=settings.stages[:-1])
+
+
+def of_policy(
+    settings: config.Config, number: int, model: Model, judge: str
+) -> config.Config:
+    """One round: so many steps more."""
+    steps, reference = settings.training.steps, settings.reference
+    if settings.iterative.renews_reference:
+        reference = dataclasses.replace(reference, every=steps)
+    return dataclasses.replace(
+        settings,
+        stages=("online",),
+        model=model,
+        iterative=config.Iterative(),
+        reward=config.Reward(),
+        reward_model=dataclasses.replace(settings.reward_model, name=judge),
+        reference=reference,
+        training=dataclasses.replace(settings.training, steps=steps * (number + 1)),
+        **_plain("sft", "rft", "dpo"),
+    )
+
+
+def of_judge(
+    settings: config.Config, model: Model, data: pathlib.Path
+) -> config.Config:
+    """What a reward model learns of answers that were judged.
+
+    Of the questions that the policy is trained on as large a share is held out.
+    """
+    share = settings.data.held_out
+    put = {k: getattr(settings.data, k) for k in ("instruction", "wrapping")}
+    held_out = share + (1 - share) * share
+    return _without_rewards(
+        settings,
+        stages=("reward",),
+        model=model,
+        reward=settings.reward,
+        data=config.Data(name=str(data), held_out=held_out, **put),
+        evaluation=dataclasses.replace(
+            settings.evaluation, samples=0, temperature=config.Evaluation().temperature
+        ),
+        **_plain("sampling", "sft", "rft", "dpo"),
+    )
+
+
+def _without_rewards(settings: config.Config, **changed: Any) -> config.Config:
+    """Settings of stages that no reward is read in."""
+    training, rate = config.Training(), config.Optimizer().learning_rate
+    on = ("mesh", "parts", "deterministic")
+    known = {name: getattr(settings.training, name) for name in on}
+    plain = _plain(
+        "iterative", "reward", "reward_model", "rewards", "algorithm", "groups",
+        "reference", "critic",
+    )  # fmt: skip
+    plain["training"] = dataclasses.replace(training, **known)
+    optimizer = dataclasses.replace(settings.optimizer, learning_rate=rate)
+    plain["optimizer"] = optimizer
+    return dataclasses.replace(settings, **(plain | changed))
+
+
+def _plain(*names: str) -> dict[str, Any]:
+    plain = config.Config()
+    return {name: getattr(plain, name) for name in names}
+
+
+# What a judge learns from -------------------------------------------------------------
+def _learned_from(job: Job, number: int, draws: int, policy: Model) -> pathlib.Path:
+    """Asks the policy what was not asked yet; a file of what is new, and some old.
+
+    It was so often asked before, each time about other questions.
+    """
+    chosen, path = job.settings.iterative, job.folder / ANSWERS
+    settings = dataclasses.replace(
+        job.settings,
+        stages=("online",),
+        model=policy,
+        rewards=dataclasses.replace(job.settings.rewards, functions=()),
+        **_plain("iterative", "reward", "reward_model", "sft", "rft", "dpo"),
+    )
+    found = runs.find(policy)
+    known = task.make(settings, found.base.spec, found.base.tokenizer)
+    grader = Grader(settings.rewards, known.checker, {})
+    mesh, root = sharding.of_axes(settings.training.mesh), prng.root(settings.seed)
+    asking = stage.Run(settings, found.base.spec, known, grader, mesh, root)
+    asker = stage.asker(asking, settings.sampling, chosen.samples)
+
+    def params():
+        step = runs.step(found, "latest", job.screen.tell)
+        key = asking.key(prng.Stream.INIT, 0)
+        dtype, own = settings.model.numerics.compute, asker.sampler.mesh
+        return runs.published(found, dtype, key, mesh, own, step=step)
+
+    inquiry = own_answers.Inquiry(
+        asking,
+        asker,
+        asking.key(prng.Stream.JUDGE, draws),
+        functools.partial(judged, number),
+        settings.training.batch_size,
+    )
+    numbers = range(draws * chosen.questions, (draws + 1) * chosen.questions)
+    glance = functools.partial(_glance, job, number)
+    rows = own_answers.complete(path, inquiry, numbers, params, glance)
+    data = job.folder / f"mix-{number}.jsonl"
+    if crossing.place()[0] == 0:
+        mix = replay.mix(chosen, settings.seed, rows, number)
+        workdir.replace(data, "".join(map(workdir.line, mix)))
+    crossing.agreed(0)  # nobody reads it before it is there
+    return data
+
+
+def judged(round_: int, group: Group) -> dict[str, Any]:
+    """Of equal answers the first; none that the checker could not judge."""
+    said = zip(group.texts, group.parts[:, 0].tolist(), strict=True)
+    right: dict[str, bool] = {}
+    for text, reward in said:
+        if text is not None and reward == reward:
+            right.setdefault(text, reward > 0.5)
+    return {
+        "round": round_,
+        "number": group.question.number,
+        "question": group.problem.question,
+        "completions": list(right),
+        "is_correct": list(right.values()),
+    }
+
+
+def _draw(job: Job):
+    """The policy's rows are those of all rounds; each judge has its own."""
+    count, steps = job.settings.iterative.rounds + 1, job.settings.training.steps
+    last = job.folder / f"policy-{count - 1}" / workdir.METRICS
+    of_judges = [
+        list(workdir.rows(job.folder / f"judge-{number}" / workdir.METRICS))
+        for number in range(count)
+    ]
+    path = job.folder / "figures" / "rounds.png"
+    plots.rounds(list(workdir.rows(last)), of_judges, steps, path)
+    job.screen.tell(f"figure: {path}")
