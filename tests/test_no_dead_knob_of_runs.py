@@ -372,6 +372,7 @@ def on_rounds(chosen):
     def train(settings, folder, **options):
         every, model = settings.reference.every, settings.reward_model.name
         trace.append([folder.name, settings.training.steps, every, len(model or "")])
+        return run.Result(folder, runs.model(chosen.model), {})
 
     def complete(path, inquiry, numbers, params, meanwhile):
         G, at_once = inquiry.asker.sampler.group_size, inquiry.at_once
