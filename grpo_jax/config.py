@@ -60,6 +60,11 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     keep: Keep = Keep()
 
+    @property
+    def makes_several(self) -> bool:
+        """Whether it takes several runs: see `iterative`."""
+        return self.iterative.rounds > 0 or self.stages[-2:] == ("reward", "online")
+
     def check(self):
         rule = "it must lie in [0, 2**32)"
         self.need("seed", 0 <= self.seed < 2**32, rule, "Try 0.")
@@ -138,10 +143,17 @@ class Config(Section):
         if "reward" not in self.stages:
             return
         rule = "what becomes of stage reward is no policy any more"
-        remedy = (
-            "Let it be the only one: model.name may be the run that it begins with."
-        )
-        self.need("stages", self.stages == ("reward",), rule, remedy)
+        remedy = "Let it be the only one, or online the next: it is judged by that."
+        several = self.makes_several
+        self.need("stages", self.stages == ("reward",) or several, rule, remedy)
+        if several:
+            rule = "stage reward makes a model, and rewards.functions does not ask it"
+            asks, remedy = self.rewards.asks_a_model, "Name model there."
+            self.need("stages", asks, rule, remedy)
+            rule = "the stage reward makes one"
+            named = self.reward_model.name is not None
+            self.reward_model.need("name", not named, rule, "Leave one of both out.")
+            return
         rule = "stages are reward, and nothing reads it"
         for name in ("sampling", "rewards", "training"):
             chosen, plain = getattr(self, name), type(getattr(self, name))()
@@ -160,7 +172,7 @@ class Config(Section):
         reason = "model is not among rewards.functions"
         self.need_read("reward_model", reads, reason, "rewards.functions model")
         named = self.reward_model.name is not None or not reads
-        named |= self.iterative.rounds > 0  # which makes one
+        named |= self.makes_several
         rule = "rewards.functions names model"
         remedy = "Name the run of a reward model, like runs/reward_model."
         self.reward_model.need("name", named, rule, remedy)

@@ -87,9 +87,11 @@ class Screen:
             colour = "green" if row["advantage"] > 0 else "red"
             colour = "dim" if row["advantage"] == 0 else colour
             asked, said = map(_short, (row["question"], row["completion"]))
+            right = row["answer"]
+            known = "" if right is None else f"; right: {escape(right)}"
             self.console.print(
                 f"  {escape(asked)} [{colour}]{escape(said)}[/] "
-                f"({row['advantage']:+.2f}; right: {escape(str(row['answer']))})"
+                f"({row['advantage']:+.2f}{known})"
             )
 
     def end(

@@ -111,6 +111,11 @@ def _examination(
     chosen = settings_ or _settings(given, found)
     step = runs.step(found, which, _warn)
     known = task.make(chosen, found.base.spec, found.base.tokenizer)
+    if not known.has_answers:
+        raise Refused(
+            f"{chosen.data.name} prefers answers, and says of none that it is right. "
+            "Give --data another set."
+        )
     examples = {p.question for p in known.train[: chosen.data.shots]}
     # Of a set that has no splits all are asked, if it was named.
     there = known.held_out or (known.train if given.data else [])

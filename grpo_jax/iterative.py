@@ -7,10 +7,13 @@
               mix-0        mix-1        mix-2        answers of the policy by then,
                                                      judged by the data's own checker
 
-`start` is made of the stages ahead of online. A policy is forked from the one before:
-its optimizer and its questions go on, its steps and rows are counted through, and at
-the end of a round the reference becomes the policy. Each is a run like any other, which
-may be stopped or killed at any instant; the same command goes on where it was.
+`start` is made of the stages ahead. A stage reward directly ahead of online makes
+judge-0 of the data instead, which may prefer answers; a single round will do then.
+
+A policy is forked from the one before: its optimizer and its questions go on, its
+steps and rows are counted through, and at the end of a round the reference becomes the
+policy. Each is a run like any other, which may be stopped or killed at any instant; the
+same command goes on where it was.
 """
 
 import contextlib
@@ -59,14 +62,13 @@ def train(
     **options: Any,
 ) -> run.Result:
     """One run, or those of several rounds: see run.train, which has the options."""
-    if not settings.iterative.rounds:
+    if not settings.makes_several:
         return run.train(settings, folder, **options)
     for name in ("model", "fork_from"):
         if options.pop(name, None) is not None:
             raise Refused(
-                f"{name} is given, and iterative.rounds is "
-                f"{settings.iterative.rounds}: its runs are begun from each other. "
-                "Name a model or a run in model.name."
+                f"{name} is given, and these settings take several runs, which are "
+                "begun from each other. Name a model or a run in model.name."
             )
     programs.keep()
     folder = pathlib.Path(folder).resolve()  # what runs know each other by
@@ -86,17 +88,21 @@ MAY_CHANGE += ("training.parts", "training.packed", "training.deterministic")
 
 def _rounds(job: Job, options: dict[str, Any]) -> run.Result:
     chosen, model = job.settings.iterative, job.settings.model
-    if len(job.settings.stages) > 1:
+    if of_start(job.settings) is not None:
         _made(job, 0, "start", of_start(job.settings), **options)
         model = of_run(model, job.folder / "start")
     judge, policy, before, draws = job.settings.reward_model.name, model, None, 0
     for number in range(chosen.rounds + 1):
         if judge is None or (number and chosen.renews_model):
             begins = model if judge is None else of_run(model, judge)
-            data = _learned_from(job, number, draws, policy)
+            if number == 0 and "reward" in job.settings.stages:
+                data = of_verdicts(job.settings)
+            else:
+                mix = _learned_from(job, number, draws, policy)
+                data, draws = of_mix(job.settings, mix), draws + 1
             settings = of_judge(job.settings, begins, data)
             _made(job, number, f"judge-{number}", settings)
-            judge, draws = str(job.folder / f"judge-{number}"), draws + 1
+            judge = str(job.folder / f"judge-{number}")
         settings = of_policy(job.settings, number, model, judge)
         fork = options | {"fork_from": before}
         found = _made(job, number, f"policy-{number}", settings, **fork)
@@ -129,9 +135,10 @@ def of_run(model: Model, folder: pathlib.Path | str) -> Model:
     return dataclasses.replace(model, name=str(folder), tiny=Tiny())
 
 
-def of_start(settings: config.Config) -> config.Config:
-    """What is learned before there are rewards."""
-    return _without_rewards(settings, stages=settings.stages[:-1])
+def of_start(settings: config.Config) -> config.Config | None:
+    """What is learned before there are rewards; None: nothing is."""
+    stages = tuple(x for x in settings.stages if x not in ("reward", "online"))
+    return _without_rewards(settings, stages=stages) if stages else None
 
 
 def of_policy(
@@ -154,22 +161,29 @@ def of_policy(
     )
 
 
-def of_judge(
-    settings: config.Config, model: Model, data: pathlib.Path
-) -> config.Config:
-    """What a reward model learns of answers that were judged.
+def of_verdicts(settings: config.Config) -> config.Data:
+    """The run's own data, as what says how good answers are."""
+    plain = config.Data()
+    unread = ("answer", "demonstration", "shots", "wrong")
+    return dataclasses.replace(settings.data, **{k: getattr(plain, k) for k in unread})
 
-    Of the questions that the policy is trained on as large a share is held out.
-    """
+
+def of_mix(settings: config.Config, path: pathlib.Path) -> config.Data:
+    """What was judged between rounds. Of the questions that the policy is trained on
+    as large a share is held out as of all."""
     share = settings.data.held_out
     put = {k: getattr(settings.data, k) for k in ("instruction", "wrapping")}
-    held_out = share + (1 - share) * share
+    return config.Data(name=str(path), held_out=share + (1 - share) * share, **put)
+
+
+def of_judge(settings: config.Config, model: Model, data: config.Data) -> config.Config:
+    """What a reward model learns."""
     return _without_rewards(
         settings,
         stages=("reward",),
         model=model,
         reward=settings.reward,
-        data=config.Data(name=str(data), held_out=held_out, **put),
+        data=data,
         evaluation=dataclasses.replace(
             settings.evaluation, samples=0, temperature=config.Evaluation().temperature
         ),

@@ -72,12 +72,13 @@ def train(
 ) -> Result:
     """Trains, or goes on training; rewards are functions that settings name.
 
-    One run alone: `iterative.train` makes several, where settings have rounds.
+    One run alone: `iterative.train` makes several, where settings call for them.
     """
-    if settings.iterative.rounds:
+    if settings.makes_several:
         raise Refused(
-            f"iterative.rounds is {settings.iterative.rounds}, which is more than one "
-            "run. Call grpo_jax.train, which makes them."
+            f"stages are {', '.join(settings.stages)} and iterative.rounds is "
+            f"{settings.iterative.rounds}, which takes several runs. Call "
+            "grpo_jax.train, which makes them."
         )
     programs.keep()
     folder, screen = pathlib.Path(folder), screen or display.Screen()
@@ -118,6 +119,8 @@ class _Driver:
         self.is_policy = "reward" not in settings.stages
         data = task if self.is_policy else labels
         known = data.make(settings, self.found.spec, self.found.tokenizer)
+        if self.is_policy:
+            task.need_answers(settings, known)
         grader = Grader(settings.rewards, known.checker, rewards)
         root = prng.root(settings.seed)
         by_step = None
@@ -128,7 +131,7 @@ class _Driver:
         # Nothing may begin that could not be carried through.
         self.stages = [KINDS[leg.name](self.run, leg.first) for leg in self.legs]
         self.examiner = None
-        if known.held_out:
+        if known.held_out and (not self.is_policy or known.has_answers):
             examining = evaluate if self.is_policy else reward_stage
             self.examiner = examining.Examiner(self.run, known.held_out)
         self.values = programs.forward(statistics.values)

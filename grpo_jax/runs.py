@@ -70,7 +70,7 @@ def find(chosen: settings.Model, kind: Kind = "policy") -> Found:
         raise Refused(
             f"{folder} is the run of {what}. Name it in {where}, and another here."
         )
-    if begun.iterative.rounds:
+    if begun.makes_several:
         raise Refused(
             f"{folder} holds the runs of several rounds. Name one of them, like "
             f"{folder / 'policy-0'}."

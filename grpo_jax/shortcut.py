@@ -16,10 +16,15 @@ from typing import Any, NamedTuple
 from grpo_jax import config, experiment, iterative, presets, run, runs, task
 from grpo_jax.models import load
 from grpo_jax.rewards.calls import Reward
-from grpo_jax.section import Refused, choose
+from grpo_jax.section import choose
 
 OFFLINE = ("sft", "rft", "dpo")
 PREFERENCES = ("Anthropic/hh-rlhf",)  # pairs of answers, and no question's answer
+FROM_PREFERENCES = {
+    "stages": ("reward", "online"),
+    "reward.labels": "preferences",
+    "rewards.functions": ("model",),
+}
 
 
 class Quick(NamedTuple):
@@ -55,22 +60,18 @@ def quick(
     settings: dict[str, Any] | None = None,  # any other, {"evaluation.every": 10}
 ) -> Quick:
     """A run that is ready to be trained."""
-    if dataset in PREFERENCES and reward is None:
-        raise Refused(
-            f"dataset is {dataset!r}, whose rows prefer one answer to another: without "
-            "a reward model nothing can be compared. Give reward=, a function of "
-            "(question, completion, answer)."
-        )
     rewards = _rewards(reward)
     is_offline = algorithm in OFFLINE
+    prefers = dataset in PREFERENCES and reward is None and not is_offline
     stage = algorithm if is_offline else "training"
     where = algorithm if is_offline else "optimizer"
     named = {
         "seed": seed,
         "stages": (algorithm,) if is_offline else None,
+        **(FROM_PREFERENCES if prefers else {}),
         "model.name": model if isinstance(model, str) else None,
         "data.name": dataset,
-        "rewards.functions": tuple(rewards) or None,
+        **({"rewards.functions": tuple(rewards)} if rewards else {}),
         "sampling.temperature": temperature,
         "sampling.max_new": max_new,
         f"{stage}.batch_size": batch_size,

@@ -10,7 +10,7 @@ from grpo_jax.data import arithmetic, problem, sets
 from grpo_jax.data.problem import Problem
 from grpo_jax.data.settings import GENERATED
 from grpo_jax.models.spec import Spec
-from grpo_jax.rewards import paper, strict
+from grpo_jax.rewards import paper, rules, strict
 from grpo_jax.section import Refused
 from grpo_jax.text import answers, prompts
 from grpo_jax.text.tokenizer import Tokenizer
@@ -49,6 +49,11 @@ class Task(NamedTuple):
         """Of all that is asked, and of what is held to be right."""
         asked = json.dumps([self.train, self.held_out])
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether anybody knows what is right."""
+        return all(problem.answer is not None for problem in self.train)
 
     @property
     def checker(self) -> str:
@@ -126,6 +131,18 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
             "sampling.max_prompt, or lower sampling.max_new or data.held_out."
         )
     return task
+
+
+def need_answers(settings: config.Config, task: Task):
+    """Refuses rewards that compare with an answer, where there is none."""
+    stages, named = settings.stages, settings.rewards.functions
+    needing = [name for name in named or (task.checker,) if name in rules.NEEDING]
+    if {"rft", "dpo", "online"} & set(stages) and needing and not task.has_answers:
+        raise Refused(
+            f"data.name is {task.settings.name!r}, where nobody says what is right; "
+            f"rewards.functions, {named}, compares with that ({', '.join(needing)}). "
+            "Name model, or functions that do not."
+        )
 
 
 def demonstrated(task: Task, most: int) -> tuple[list[Problem], list[str]]:

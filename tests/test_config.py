@@ -431,6 +431,18 @@ JUDGE = {"reward_model": config.RewardModel(name="runs/rm")}
             {"stages": ("sft", "reward")},
             "is no policy any more. Let it be the only one",
         ),
+        (
+            {"stages": ("reward", "online")},
+            "makes a model, and rewards.functions does not ask it",
+        ),
+        (
+            ASKING | JUDGE | {"stages": ("reward", "online")},
+            "name is 'runs/rm'; the stage reward makes one",
+        ),
+        (
+            ASKING | {"stages": ("reward", "sft", "online")},
+            "is no policy any more. Let it be the only one, or online the next",
+        ),
         ({"reward": config.Reward(steps=3)}, "reward is .* a stage reward"),
         (
             OF_REWARD | {"sampling": config.Sampling(max_new=9)},
@@ -455,6 +467,7 @@ def test_what_has_to_do_with_reward_models_fits_together(changed, message):
     config.Config(**ASKING, **JUDGE)
     parts = config.Training(parts=2)
     config.Config(**OF_REWARD, training=parts, reward=config.Reward(steps=3))
+    config.Config(**ASKING, stages=("sft", "reward", "online"))
     with pytest.raises(Refused, match=message):
         config.Config(**changed)
 

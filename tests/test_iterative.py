@@ -235,10 +235,45 @@ def test_a_judge_that_is_given_judges_the_first_round(made, tmp_path):
     assert {row["round"] for row in rows} == {1}
 
 
+PREFERRING = {
+    "stages": ("reward", "online"),
+    "reward.labels": "preferences",
+    "rewards.functions": ("model",),
+    "iterative.rounds": 0,
+    "data.held_out": 0.3,
+}
+
+
+@pytest.mark.slow
+def test_a_judge_of_preferences_comes_first(tmp_path):
+    """Of a file that says of no answer that it is right: so nothing is examined."""
+    rows = [
+        {"question": f"{i}+{i}=", "chosen": str(i), "rejected": str(-i - 1)}
+        for i in range(30)
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(map(workdir.line, rows)))
+    few = {k: x for k, x in SMALL.items() if not k.startswith(("iterative", "sft"))}
+    few = {k: x for k, x in few.items() if k not in ("data.size", "data.count")}
+    chosen = small.build(config.Config, few | PREFERRING | {"data.name": str(path)})
+    found = train(chosen, tmp_path / "runs")
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir() if p.is_dir()) == [
+        "figures",
+        "judge-0",
+        "policy-0",
+    ]
+    judged = small.rows(tmp_path / "runs" / "judge-0")
+    assert [row["step"] for row in judged if "eval/accuracy" in row] == [0, 2]
+    learned = small.rows(tmp_path / "runs" / "policy-0")
+    assert not any("eval/accuracy" in row for row in learned)
+    assert all(np.isfinite(row["reward/model"]) for row in learned[1:])
+    assert found.metrics["step"] == 2
+
+
 def test_what_cannot_be_is_refused_with_a_remedy(made, tmp_path):
-    with pytest.raises(Refused, match=r"is given, and iterative\.rounds is 1"):
+    with pytest.raises(Refused, match=r"fork_from is given, and these settings"):
         iterative.train(settings(), tmp_path, fork_from=made[0])
-    with pytest.raises(Refused, match=r"more than one run\. Call grpo_jax\.train"):
+    with pytest.raises(Refused, match=r"takes several runs\. Call grpo_jax\.train"):
         run.train(settings(), tmp_path)
     named = dataclasses.replace(
         settings().model, name=str(made[0]), tiny=config.Model().tiny

@@ -87,10 +87,22 @@ def test_a_model_that_was_loaded_is_taken_as_it_is(tmp_path):
     assert made.model is model and made.settings.model == settings.Model()
 
 
+def test_preferences_make_a_reward_model_first(tmp_path):
+    """Without a reward of one's own; SFT and DPO need none."""
+    given = {"dataset": "Anthropic/hh-rlhf", "workdir": tmp_path}
+    given |= {"settings": {"training.steps": 1}}
+    made = grpo_jax.quick(**given).settings
+    assert made.stages == ("reward", "online") and made.makes_several
+    assert made.reward.labels == "preferences"
+    assert made.rewards.functions == ("model",)
+    assert grpo_jax.quick(reward="format", **given).settings.stages == ("online",)
+    given["settings"] = {"sft.steps": 1}
+    assert grpo_jax.quick(algorithm="sft", **given).settings.stages == ("sft",)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"dataset": "Anthropic/hh-rlhf"}, "prefer one answer to another.* reward="),
         ({"algorithm": "grpq"}, "algorithm is 'grpq'; it must be one of"),
         ({"settings": {"training.step": 3}}, "training.step is no setting"),
         ({"group_size": 1}, "algorithm.group_size is 1"),

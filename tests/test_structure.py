@@ -23,9 +23,9 @@ FLOORS = [
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/calls", "workdir", "processes", "text/forms"}
-    | {"rewards/paper"},
+    | {"rewards/paper", "data/verdicts"},
     {"sampling/settings", "replay", "data/arithmetic", "data/sets", "rewards/strict"}
-    | {"rewards/shaping", "rewards/code", "data/verdicts"},
+    | {"rewards/shaping", "rewards/code"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
     | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"},
     {"rewards/grading", "rewards/stepwise"}

@@ -156,3 +156,26 @@ def test_programs_are_judged_where_they_run(tmp_path, monkeypatch):
     (one,) = found.held_out
     assert (one.question, one.answer) == (row["prompt"], f"{row['test']}\n\ncheck(f)\n")
     assert not made().judges_programs
+
+
+@pytest.mark.parametrize(
+    ("functions", "stages", "is_refused"),
+    [
+        ((), ("online",), True),
+        (("correct", "format"), ("sft", "rft"), True),
+        (("format", "think"), ("online",), False),
+        ((), ("sft",), False),
+    ],
+)
+def test_what_compares_with_answers_needs_some(functions, stages, is_refused, tmp_path):
+    row = {"question": "q", "chosen": "a", "rejected": "b"}
+    name = lines(tmp_path / "x" / "a.jsonl", [row])
+    found = made(name=name, held_out=0.0)
+    rewards = config.Rewarding(functions=functions)
+    chosen = config.Config(rewards=rewards, stages=stages, data=found.settings)
+    assert not found.has_answers and made().has_answers
+    if is_refused:
+        with pytest.raises(Refused, match=r"nobody says what is right; .* Name model"):
+            task.need_answers(chosen, found)
+    else:
+        task.need_answers(chosen, found)

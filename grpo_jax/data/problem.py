@@ -17,7 +17,7 @@ Asked = TypeVar("Asked")  # whatever has a question
 
 class Problem(NamedTuple):
     question: str
-    answer: str | None  # what a checker compares with
+    answer: str | None  # what a checker compares with; None: nobody knows it
     demonstration: str | None = None  # how it may be answered
     kind: str = ""  # of questions: a level, a subject
 

@@ -2,7 +2,8 @@
 
 A name is looked up in the folder `GRPO_JAX_DATA` first, and on the hub if it is not
 there. A row that cannot be read is refused by file and line. One that has no question
-or no answer, as two of MATH's have, is left out and named.
+or no answer, as two of MATH's have, is left out and named; but one that prefers an
+answer to another asks its question, and nobody knows what is right.
 """
 
 import itertools
@@ -12,6 +13,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from grpo_jax.data import verdicts
 from grpo_jax.data.problem import Problem
 from grpo_jax.section import Refused
 from grpo_jax.text import answers
@@ -99,6 +101,9 @@ class Columns(NamedTuple):
     demonstration: str | None = None
 
     def read(self, row: dict) -> Problem:
+        if _prefers(row):
+            (one,) = verdicts.preference(row)
+            return Problem(one.question, None, one.better)
         answer = _text(row[self.answer])
         demonstration = row[self.demonstration] if self.demonstration else None
         final = answers.final(answer) if answer else None
@@ -122,7 +127,9 @@ def read(
     found, left_out = [], []
     for where, row in _rows(name, split, source, subset):
         problem = _problem(read_row, row, where)
-        texts = problem.question, problem.answer
+        texts = [problem.question]
+        if problem.answer is not None or not _prefers(row):
+            texts.append(problem.answer)
         if all(isinstance(x, str) and x.strip() for x in texts):
             found.append(problem)
         else:
@@ -196,6 +203,11 @@ def _loaded(name: str, *args: Any, **options: Any) -> Iterable[Any]:
 def _numbered(name: str, rows: Iterable[Any]) -> Iterable[tuple[str, Any]]:
     places = (f"{name}, row {i}" for i in itertools.count())
     return zip(places, rows, strict=False)
+
+
+def _prefers(row: dict) -> bool:
+    """Whether it says which of two answers is better, and not what is right."""
+    return {"chosen", "rejected"} <= row.keys() and "answer" not in row
 
 
 def _problem(read_row: Callable[[dict], Problem], row: Any, where: str) -> Problem:

@@ -49,3 +49,4 @@ def _words(completion: str) -> list[str]:
 
 RULES = {"correct": correct, "last": last, "format": format_kept}
 RULES |= {"think": think, "exact": exact, "f1": f1}
+NEEDING = {"correct", "last", "exact", "f1", "code"}  # an answer to compare with

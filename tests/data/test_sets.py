@@ -160,3 +160,21 @@ def test_no_answer_is_none_and_not_the_word(tmp_path, monkeypatch):
     of_hub = {"question": "q", "answer": None, "answer_number": 18}
     written(tmp_path / "mgsm" / "mgsm_en.jsonl", [of_hub])
     assert sets.read("mgsm", "test").all[0].answer == "18"
+
+
+def test_a_row_that_prefers_an_answer_asks_its_question(tmp_path):
+    """Nobody knows what is right, and the better answer shows how it may be said."""
+    asked = "\n\nHuman: hi\n\nAssistant:"
+    dialogue = {"chosen": asked + " hello", "rejected": asked + " go away"}
+    apart = {"question": "q", "chosen": "a", "rejected": "b"}
+    path = written(tmp_path / "a.jsonl", [dialogue, apart])
+    found, left_out = sets.read(str(path), "train")
+    assert [tuple(one)[:3] for one in found] == [
+        (asked, None, " hello"),
+        ("q", None, "a"),
+    ]
+    assert not left_out
+    # With an answer it is a problem like others, and without one, none.
+    written(path, [apart | {"answer": "4"}, {"question": "q", "answer": None}])
+    (one,), left_out = sets.read(str(path), "train")
+    assert one.answer == "4" and len(left_out) == 1
