@@ -35,7 +35,7 @@ FLOORS = [
     | {"task", "stepped", "text/reading"},
     {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"}
     | {"display", "labels"},
-    {"advantages/estimate", "experiment", "models/transformer"},
+    {"advantages/estimate", "experiment", "models/transformer", "resumed"},
     {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
     | {"sampling/decode"},
     {"prepare", "scoring", "models/memory"},
