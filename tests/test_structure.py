@@ -49,7 +49,8 @@ FLOORS = [
     | {"bench/attacks", "bench/mutants", "judging"},
     {"bench/losses", "bench/answers", "bench/sampling", "bench/hlo", "runs", "groups"}
     | {"beginning"},
-    {"bench/step", "bench/compile", "stage", "model_commands", "rewards/neural"},
+    {"bench/step", "bench/compile", "stage", "model_commands", "rewards/neural"}
+    | {"inquiry"},
     {"bench/update", "trainer", "stages", "evaluate"},
     {"reward_stage"},
     {"run", "examination"},
