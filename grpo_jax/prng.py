@@ -20,6 +20,7 @@ class Stream(enum.IntEnum):
     SAMPLE = 1  # tokens of a rollout
     SELECT = 2  # tokens that Clip-Cov picks
     EVALUATE = 3  # answers to questions that are not trained on
+    LABEL = 4  # solutions whose steps are labelled (step 0), and completions (step 1)
 
 
 def root(seed: int) -> Key[Array, ""]:
