@@ -89,6 +89,7 @@ COMMANDS = [
     ["models"],
     ["convert"],
     ["evaluate"],
+    ["label"],
     ["train", "small.py"],
     *(["bench", name] for name in BENCHES),
 ]

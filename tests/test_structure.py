@@ -27,7 +27,8 @@ FLOORS = [
     {"sampling/settings", "data/arithmetic", "data/sets", "rewards/strict"}
     | {"rewards/shaping", "rewards/code", "data/verdicts"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
-    | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"},
+    | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"}
+    | {"shepherd"},
     {"rewards/grading", "rewards/stepwise"}
     | {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
     | {"losses/policy", "text/prompts"},
@@ -54,7 +55,8 @@ FLOORS = [
     {"bench/update", "trainer", "stages", "evaluate"},
     {"reward_stage"},
     {"run", "examination"},
-    {"evaluation", "shortcut", "bench/trainer"},
+    {"evaluation", "shortcut", "bench/trainer", "labeller"},
+    {"labelling"},
     {"cli"},
     {"__main__"},
 ]
