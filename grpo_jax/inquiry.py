@@ -4,7 +4,7 @@ Of a run all of them are the run's own, where the words do not say otherwise.
 """
 
 import dataclasses
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from grpo_jax import config, runs
 from grpo_jax.data.settings import GENERATED, KNOWN
@@ -34,7 +34,11 @@ class Given(Protocol):
 
 
 def chosen(
-    given: Given, found: runs.Found, data: config.Data, evaluation: config.Evaluation
+    given: Given,
+    found: runs.Found,
+    data: config.Data,
+    evaluation: config.Evaluation,
+    **changed: Any,  # of sampling
 ) -> config.Config:
     """All that answers depend on; nothing of how the run learns."""
     begun, plain = found.settings, config.Config()
@@ -47,6 +51,7 @@ def chosen(
         least = min(sampling.min_new, given.max_new)
         new = {"max_new": given.max_new, "min_new": least}
         sampling = dataclasses.replace(sampling, **new)
+    sampling = dataclasses.replace(sampling, **changed)
     return config.Config(
         seed=begun.seed if begun else plain.seed,
         model=settings.Model(numerics=numerics),

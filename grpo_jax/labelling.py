@@ -152,12 +152,12 @@ def _settings(given: Options, found: runs.Found) -> config.Config:
     own = found.settings and found.settings.data
     data = _data(given, own, inquiry.prompts(given, own, found.base.tokenizer))
     evaluation = config.Evaluation(batch_size=given.batch_size)
-    chosen = inquiry.chosen(given, found, data, evaluation)
-    sampling = chosen.sampling
+    changed = {"rows": None}  # what is decoded at once is said by --rows
     if given.temperature is not None:
-        sampling = dataclasses.replace(sampling, temperature=given.temperature)
+        changed["temperature"] = given.temperature
+    chosen = inquiry.chosen(given, found, data, evaluation, **changed)
     seed = chosen.seed if given.seed is None else given.seed
-    return dataclasses.replace(chosen, sampling=sampling, seed=seed)
+    return dataclasses.replace(chosen, seed=seed)
 
 
 def _data(given: Options, own: config.Data | None, prompts: dict) -> config.Data:

@@ -78,27 +78,31 @@ class Speaker:
 
     def __init__(self, table):
         self.table, self.asked, self.before = table, [], lambda: None
+        self.texts = {3: Bytes(), 2: Bytes()}  # of the solver, and of the completer
 
     def answers(self, sampler, params, questions, key, watch, meanwhile):
+        G = sampler.group_size
+        known = self.texts.get(G, Bytes())
         self.asked.append(
-            [(Bytes().decode(q.tokens), q.number, q.budgets) for q in questions]
+            [(known.decode(q.tokens), q.number, q.budgets) for q in questions]
         )
         self.before()
         for question in questions[::-1]:
-            text, G = Bytes().decode(question.tokens), sampler.group_size
+            text = known.decode(question.tokens)
             (asked,) = [x for x in self.table if text.startswith(x)]
             begun = text.removeprefix(asked)
             told = self.table[asked]
             said = (told.behind[begun] if begun else told.solutions)[:G]
             assert len(said) == G
-            yield self.group(question.number, said, sampler.settings.max_new)
+            columns = sampler.settings.max_new
+            yield self.group(question.number, said, columns, known)
 
-    def group(self, number, said, columns):
+    def group(self, number, said, columns, known):
         shape = len(said), columns
         tokens, length = np.zeros(shape, np.int32), np.zeros(len(said), int)
         ended = np.array([not text.endswith(CUT) for text in said])
         for i, text in enumerate(said):
-            ids = [*text.removesuffix(CUT).encode(), *[END] * bool(ended[i])]
+            ids = [*known.encode(text.removesuffix(CUT)), *[END] * bool(ended[i])]
             tokens[i, : len(ids)], length[i] = ids, len(ids)
         nothing = np.zeros(shape, np.float32)
         return Answers(number, tokens, length, nothing, nothing, ended)
@@ -363,11 +367,32 @@ def test_where_there_is_no_room_for_a_completion_a_step_has_no_label(
     assert rows(tmp_path / "a")["2+2"]["prefixes"] == 1
 
 
-def test_another_completer_reads_prefixes_as_text(model, run, tmp_path):
-    assert run("--completer", "tiny")[0] == 0
+class Odd(Bytes):
+    """Whose ids are others."""
+
+    def encode(self, text):
+        return [i + 1 for i in super().encode(text)]
+
+    def decode(self, ids):
+        return super().decode([i - 1 for i in ids if i != END])
+
+
+def test_another_completer_reads_prefixes_with_its_own_tokens(
+    model, run, tmp_path, monkeypatch
+):
+    find = runs.find
+
+    def other(chosen, *given):
+        found = find(Model(), *given)
+        base = found.base._replace(tokenizer=Odd())
+        return found._replace(base=base) if chosen.name == "odd" else found
+
+    monkeypatch.setattr(runs, "find", other)
+    model.texts[2] = Odd()
+    assert run("--completer", "odd")[0] == 0
     assert by_question(tmp_path / "a" / "hard.jsonl") == HARD
     header = next(iter(workdir.rows(tmp_path / "a" / "raw.jsonl")))
-    assert header["completer"] == {"model": "tiny", "weights": None}
+    assert header["completer"] == {"model": "odd", "weights": None}
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
