@@ -16,10 +16,12 @@ from grpo_jax import (
     cli,
     config,
     crossing,
+    labeller,
     labels,
     programs,
     rollout,
     runs,
+    stage,
     workdir,
 )
 from grpo_jax.data import arithmetic, labelled, problem
@@ -216,6 +218,16 @@ def test_each_prefix_is_asked_once_with_what_is_left_for_all_its_completions(
         "3+3c\nd\n": first["3+3"] + 1,
         "5+5e\n": first["5+5"],
     }
+
+
+def test_a_prefix_is_no_question_that_is_too_long_and_no_answer_that_is_too_short():
+    """What a run says of both is said of whole solutions."""
+    sampling = config.Sampling(max_prompt=8, min_new=4, max_new=9, top_k=3)
+    chosen = config.Config(sampling=sampling)
+    run = stage.Run(chosen, None, None, None, None, None)
+    found = labeller._completing(run).settings
+    plain = dataclasses.replace(sampling, max_prompt=None, min_new=0)
+    assert found == dataclasses.replace(chosen, sampling=plain)
 
 
 def test_held_out_questions_are_not_asked_and_others_in_the_order_of_the_seed(
