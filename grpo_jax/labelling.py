@@ -3,7 +3,8 @@
     python -m grpo_jax label runs/chains --solutions 15 --completions 8 --out labels
 
 What it writes stage reward reads: --stages reward --reward.labels steps --data.name
-labels/hard.jsonl.
+labels/hard.jsonl. Questions that the run held out are not among them, so such a run
+holds some out only with a larger data.held_out.
 """
 
 import dataclasses

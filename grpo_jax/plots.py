@@ -59,7 +59,7 @@ def labels(found: dict[str, Any], path: pathlib.Path) -> pathlib.Path:
         left.errorbar(place, share, bars, label="good, hard labels (95%)", **look)
         left.plot(place, soft, color="C0", marker=".", label="mean soft label")
         left.xaxis.get_major_locator().set_params(integer=True)
-        left.legend(loc="lower left")
+        left.legend(loc="best")
     left.set(xlabel="place of the step", ylabel="share", ylim=(-0.02, 1.02))
     counts = found["soft"]
     most = len(counts) - 1
