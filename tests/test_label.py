@@ -30,7 +30,7 @@ from grpo_jax.models.settings import Model
 from grpo_jax.pool import Answers
 from grpo_jax.rewards import rules
 from grpo_jax.text.tokenizer import Bytes
-from tests import chaos
+from tests import chaos, test_processes_of_runs
 from tests.runs import TINY, build
 
 END = Bytes.stop_ids[0]
@@ -553,3 +553,19 @@ def test_killed_for_good_it_comes_out_the_same(tmp_path):
     assert program.returncode == 0, said
     for name in FILES:
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_processes_of_a_job_label_together(tmp_path):
+    """And find the same; of them the first alone writes and speaks."""
+    words = ["label", "tiny"]
+    words += [str(x) for pair in (DRAWN | {"--batch-size": 4}).items() for x in pair]
+    found = []
+    for of in (1, 2):
+        line = [*words, "--out", str(tmp_path / str(of))]
+        job = test_processes_of_runs.program(line, of, tmp_path, PROGRAM)
+        said = test_processes_of_runs.done(job)
+        assert "6 questions, 24 solutions drawn" in said[0]
+        assert "questions" not in "".join(said[1:])
+        found.append([(tmp_path / str(of) / name).read_bytes() for name in FILES])
+    assert found[0] == found[1]
