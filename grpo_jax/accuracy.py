@@ -24,10 +24,39 @@ class Interval(NamedTuple):
 
 def wilson(right: int, of: int) -> Interval:
     """A share with Wilson's 95 percent interval, good for few and for extreme ones."""
-    share, spread = right / of, Z**2 / of
+    return _wilson(right / of, of)
+
+
+def _wilson(share: float, of: float) -> Interval:
+    spread = Z**2 / of
     centre = (share + spread / 2) / (1 + spread)
     half = Z * math.sqrt(share * (1 - share) / of + spread / (4 * of)) / (1 + spread)
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def clustered(
+    right: Int[np.ndarray, "K"] | Float[np.ndarray, "K"], of: Int[np.ndarray, "K"]
+) -> Interval:
+    """A share of what comes in clusters, such as the steps of K questions.
+
+    Steps of one question are alike, so n of them say less than n that are independent.
+    Wilson's interval of as many as would spread the share p as much: n = p(1 − p) / V,
+    with V = Σ_k (c_k − p n_k)² / (Σ n_k)² over clusters, c_k right of n_k (linearised;
+    Korn and Graubard's effective size). Clusters of one give Wilson's own. Where all or
+    none are right nothing spreads, and n is the number of clusters. NaN if none are.
+    """
+    n = of.sum()
+    if not n:
+        return Interval(*[math.nan] * 3)
+    p = float(right.sum() / n)
+    spread = float((((right - p * of) / n) ** 2).sum())
+    return _effective(p, spread, int((of > 0).sum()), float(n))
+
+
+def _effective(share: float, spread: float, clusters: int, most: float) -> Interval:
+    """Wilson's interval at the effective size; `clusters`, where nothing spreads."""
+    n = share * (1 - share) / spread if spread > 0 else clusters
+    return _wilson(share, min(n, most))
 
 
 def pass_at(k: int, right: int, of: int) -> float:
@@ -100,16 +129,51 @@ def mcnemar(a: Bool[np.ndarray, "N"], b: Bool[np.ndarray, "N"]) -> float:
 def auc(score: Float[np.ndarray, "N"], is_good: Bool[np.ndarray, "N"]) -> float:
     """The chance that a good one has a higher score than a bad one; a tie is half.
 
-    The area under the ROC curve, by ranks. NaN if all are alike.
+    The area under the ROC curve. NaN if all are alike.
     """
-    good = int(is_good.sum())
-    bad = len(is_good) - good
-    if not good or not bad:
-        return float("nan")
-    _, which, count = np.unique(score, return_inverse=True, return_counts=True)
-    middle = np.cumsum(count) - (count - 1) / 2  # ranks from 1, shared by equal ones
-    above = middle[which][is_good].sum() - good * (good + 1) / 2
-    return float(above / (good * bad))
+    good, bad = score[is_good], score[~is_good]
+    if not len(good) or not len(bad):
+        return math.nan
+    return float(_above(good, bad).mean())
+
+
+def auc_clustered(
+    score: Float[np.ndarray, "N"],
+    is_good: Bool[np.ndarray, "N"],
+    cluster: Int[np.ndarray, "N"],
+) -> Interval:
+    """The same with its 95 percent interval, of scores that come in clusters.
+
+    The pairs that the area A counts share scores, and scores of one question are alike:
+    an interval for independent ones (Hanley and McNeil's, DeLong's) is too narrow. A is
+    the mean over the m good ones of the share a_i of the n bad below each, and over the
+    bad ones of the share b_j of the good above each. So a cluster k moves it by
+    u_k = Σ_i (a_i − A) / m + Σ_j (b_j − A) / n, over what is its own, and V = Σ u_k²
+    (Obuchowski 1997, without corrections for few clusters). The interval is Wilson's of
+    as many independent ones as would spread a share A so, and stays in [0, 1]. Where
+    nothing spreads, they are the fewer of the clusters with good and with bad ones.
+    """
+    good, bad = score[is_good], score[~is_good]
+    m, n = len(good), len(bad)
+    if not m or not n:
+        return Interval(*[math.nan] * 3)
+    above, below = _above(good, bad), 1 - _above(bad, good)
+    area = float(above.mean())
+    moved = np.zeros(len(score))
+    moved[is_good], moved[~is_good] = (above - area) / m, (below - area) / n
+    _, which = np.unique(cluster, return_inverse=True)
+    spread = float((np.bincount(which, moved) ** 2).sum())
+    fewer = min(len(np.unique(which[chosen])) for chosen in (is_good, ~is_good))
+    return _effective(area, spread, fewer, float(len(score)))
+
+
+def _above(
+    score: Float[np.ndarray, "m"], others: Float[np.ndarray, "n"]
+) -> Float[np.ndarray, "m"]:
+    """Of each score, the share of the others that it is above; a tie is half."""
+    known = np.sort(others)
+    places = [np.searchsorted(known, score, side) for side in ("left", "right")]
+    return np.mean(places, 0) / len(known)
 
 
 class Reliability(NamedTuple):

@@ -17,6 +17,8 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
                  run an experiment, or go on with it
   evaluate MODEL --data SET [--k N] [--against OTHER] ...
                  how often a model's answers are right, and how sure that is
+  label MODEL --data SET [--solutions G] [--completions N] [--completer OTHER] ...
+                 label the steps of a model's solutions, by what completions come to
   sample MODEL TEXT [--n N] [--temperature T] ...
                  what a model answers
   models [MODEL] the models known by name, and what is on this machine
@@ -179,3 +181,4 @@ COMMANDS = {"train": train, "methods": methods, "bench": bench}
 for _name in ("sample", "models", "convert"):
     COMMANDS[_name] = of_models("model_commands", _name)
 COMMANDS["evaluate"] = of_models("evaluation", "main")
+COMMANDS["label"] = of_models("labelling", "main")

@@ -18,19 +18,17 @@ from grpo_jax import (
     crossing,
     evaluate,
     examination,
+    inquiry,
     line,
     processes,
     runs,
     task,
     workdir,
 )
-from grpo_jax.data.settings import FILES, GENERATED, KNOWN, Instruction, Wrapping
+from grpo_jax.data.settings import FILES, GENERATED, Instruction, Wrapping
 from grpo_jax.examination import Examination
 from grpo_jax.models import settings
 from grpo_jax.section import Refused
-from grpo_jax.text.tokenizer import Tokenizer
-
-CHINESE = {"cmath", "mgsm-zh"}
 
 
 class Options(NamedTuple):
@@ -128,73 +126,32 @@ def _examination(
 
 
 def _settings(given: Options, found: runs.Found) -> config.Config:
-    """All that answers depend on; nothing of how the run learns."""
-    begun, plain = found.settings, config.Config()
-    numerics = begun.model.numerics if begun else plain.model.numerics
-    sampling = begun.sampling if begun else plain.sampling
-    if given.dtype is not None:
-        numerics = dataclasses.replace(numerics, compute=given.dtype)
-        sampling = dataclasses.replace(sampling, cache=given.dtype)
-    if given.max_new is not None:
-        least = min(sampling.min_new, given.max_new)
-        new = {"max_new": given.max_new, "min_new": least}
-        sampling = dataclasses.replace(sampling, **new)
-    return config.Config(
-        seed=begun.seed if begun else plain.seed,
-        model=settings.Model(numerics=numerics),
-        data=_data(given, begun and begun.data, found.base.tokenizer),
-        sampling=sampling,
-        training=config.Training(mesh=given.mesh),
-        evaluation=config.Evaluation(
-            samples=given.k,
-            temperature=given.temperature,
-            batch_size=given.batch_size,
-            **{} if given.questions is None else {"questions": given.questions},
-        ),
+    own = found.settings and found.settings.data
+    data = _data(given, own, inquiry.prompts(given, own, found.base.tokenizer))
+    evaluation = config.Evaluation(
+        samples=given.k,
+        temperature=given.temperature,
+        batch_size=given.batch_size,
+        **{} if given.questions is None else {"questions": given.questions},
     )
+    return inquiry.chosen(given, found, data, evaluation)
 
 
-def _data(given: Options, own: config.Data | None, text: Tokenizer) -> config.Data:
-    if given.data is None and own is None:
-        raise Refused(f"{given.model} is no run, which has data. Give --data.")
-    chosen, name = _asked(given, own, text), given.data or own.name
-    columns = {k: x for k in COLUMNS if (x := getattr(given, k)) is not None}
-    if columns and name in GENERATED | KNOWN:
-        raise Refused(
-            f"--{next(iter(columns))} names a column, and those of {name} are known. "
-            "Leave it out."
-        )
-    return dataclasses.replace(chosen, **columns)
-
-
-def _asked(given: Options, own: config.Data | None, text: Tokenizer) -> config.Data:
-    name = given.data or own.name
-    prompts = {k: getattr(own or _usual(name, text), k) for k in PROMPTS}
-    prompts |= {k: x for k in PROMPTS if (x := getattr(given, k)) is not None}
+def _data(given: Options, own: config.Data | None, prompts: dict) -> config.Data:
+    """What a run held out; of other data what they have to ask."""
+    name = inquiry.named(given, own)
     if own is not None and own.name == name:
         changed = prompts | ({"test": given.split} if given.split else {})
-        return dataclasses.replace(own, **changed)
-    if name in GENERATED and given.split is None:
-        return config.Data(name=name, **prompts)
-    if name.endswith(FILES) and given.split is None:
-        return config.Data(name=name, held_out=0.0, **prompts)
-    split = given.split or "test"
-    first = "train" if prompts["shots"] else split  # examples, if any, are of `train`
-    return config.Data(name=name, split=first, test=split, **prompts)
-
-
-PROMPTS = "instruction", "wrapping", "shots"
-COLUMNS = "question", "answer"
-
-
-def _usual(name: str, text: Tokenizer) -> config.Data:
-    """How a model is asked that was not trained here."""
-    if name in GENERATED or (name == "humaneval" and not text.has_template):
-        return config.Data()  # the prompts of humaneval are there to be continued
-    asked = "steps-zh" if name in CHINESE else "steps"
-    asked = "function" if name == "humaneval" else asked
-    wrapping = "chat" if text.has_template else "paper"
-    return config.Data(instruction=asked, wrapping=wrapping)
+        data = dataclasses.replace(own, **changed)
+    elif name in GENERATED and given.split is None:
+        data = config.Data(name=name, **prompts)
+    elif name.endswith(FILES) and given.split is None:
+        data = config.Data(name=name, held_out=0.0, **prompts)
+    else:
+        split = given.split or "test"
+        first = "train" if prompts["shots"] else split  # examples are of `train`
+        data = config.Data(name=name, split=first, test=split, **prompts)
+    return inquiry.with_columns(given, data)
 
 
 def _numbers(names: Sequence[str], rows: Sequence[dict]) -> Float[np.ndarray, "N R"]:

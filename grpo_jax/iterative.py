@@ -26,6 +26,7 @@ from grpo_jax import (
     config,
     crossing,
     display,
+    examination,
     own_answers,
     plots,
     prng,
@@ -234,9 +235,8 @@ def _learned_from(job: Job, number: int, draws: int, policy: Model) -> pathlib.P
 
     def params():
         step = runs.step(found, "latest", job.screen.tell)
-        key = asking.key(prng.Stream.INIT, 0)
-        dtype, own = settings.model.numerics.compute, asker.sampler.mesh
-        return runs.published(found, dtype, key, mesh, own, step=step)
+        published = examination.published(asking, found, step)
+        return sharding.own(published, asker.sampler.mesh)
 
     inquiry = own_answers.Inquiry(
         asking,

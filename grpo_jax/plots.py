@@ -1,4 +1,4 @@
-"""A run's figure, drawn from its metrics."""
+"""Figures: of a run, drawn from its metrics; of labelled steps."""
 
 import itertools
 import pathlib
@@ -49,6 +49,33 @@ def _smooth(step: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray
     width = max(1, len(step) // 40)
     smooth = np.convolve(value, np.ones(width) / width, "valid")
     return step[(width - 1) // 2 :][: len(smooth)], smooth
+
+
+def labels(found: dict[str, Any], path: pathlib.Path) -> pathlib.Path:
+    """Of labelled steps (see shepherd.summary): how many are good, the first, the
+    second, ...; and how many have which soft label."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    places = [row for row in found["by_place"] if row["of"]]
+    if places:
+        place, share, low, high, soft = (
+            np.array([row[name] for row in places])
+            for name in ("place", "value", "low", "high", "soft")
+        )
+        bars = np.maximum(np.stack([share - low, high - share]), 0)
+        look = {"color": "C3", "marker": "o", "capsize": 3}
+        left.errorbar(place, share, bars, label="good, hard labels (95%)", **look)
+        left.plot(place, soft, color="C0", marker=".", label="mean soft label")
+        left.xaxis.get_major_locator().set_params(integer=True)
+        left.legend(loc="best")
+    left.set(xlabel="place of the step", ylabel="share", ylim=(-0.02, 1.02))
+    counts = found["soft"]
+    most = len(counts) - 1
+    right.bar(np.arange(most + 1) / most, counts, 0.8 / most, color="C0")
+    right.set(xlabel="soft label, before the last step", ylabel="steps")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
 
 
 def _of(rows: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:

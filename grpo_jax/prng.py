@@ -21,6 +21,7 @@ class Stream(enum.IntEnum):
     SELECT = 2  # tokens that Clip-Cov picks
     EVALUATE = 3  # answers to questions that are not trained on
     JUDGE = 4  # answers that a reward model learns from, between rounds
+    LABEL = 5  # solutions whose steps are labelled (step 0), and completions (step 1)
 
 
 def root(seed: int) -> Key[Array, ""]:

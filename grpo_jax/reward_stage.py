@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from grpo_jax import (
     accuracy,
@@ -78,13 +78,22 @@ class Examiner:
         ]
         if isinstance(self.held_out[0], Preference):
             return summary_of_pairs(np.array(said)[:, :, 0])
-        pairs = [
-            (logit, label)
-            for one, (of_row,) in zip(self.held_out, said, strict=True)
-            for logit, label in zip(of_row, one.labels, strict=True)
-            if label is not None
-        ]
-        return summary_of_labels(*np.array(pairs).T)
+        return summary_of_labels(*_known(self.held_out, said))
+
+
+def _known(
+    held_out: Sequence[Solution], said: Sequence[list[list[float]]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What was said where there is a label, the label, and its question's number."""
+    asked = {one.question: i for i, one in enumerate(held_out)}
+    rows = [
+        (logit, label, asked[one.question])
+        for one, (of_row,) in zip(held_out, said, strict=True)
+        for logit, label in zip(of_row, one.labels, strict=True)
+        if label is not None
+    ]
+    logit, label, question = np.array(rows).T
+    return logit, label, question.astype(int)
 
 
 def summary_of_pairs(score: Float[np.ndarray, "N 2"]) -> dict[str, float]:
@@ -95,18 +104,30 @@ def summary_of_pairs(score: Float[np.ndarray, "N 2"]) -> dict[str, float]:
 
 
 def summary_of_labels(
-    logit: Float[np.ndarray, "N"], label: Float[np.ndarray, "N"]
+    logit: Float[np.ndarray, "N"],
+    label: Float[np.ndarray, "N"],
+    question: Int[np.ndarray, "N"],
 ) -> dict[str, float]:
-    """How often good is told from bad, at a logit of 0 and in their order."""
+    """How often good is told from bad, at a logit of 0 and in their order.
+
+    The interval of the area under the ROC curve takes labels of one question for what
+    they are: alike (see accuracy.auc_clustered).
+    """
     is_good, p = label > 0.5, judging.probability(logit)
     loss = label * np.logaddexp(0, -logit) + (1 - label) * np.logaddexp(0, logit)
     found = _summary((logit > 0) == is_good, p, is_good, loss)
-    return found | {evaluate.PREFIX + "auc": accuracy.auc(logit, is_good)}
+    area = accuracy.auc_clustered(logit, is_good, question)
+    return found | _named(area, "auc")
 
 
 def _summary(is_right, probability, is_good, loss) -> dict[str, float]:
     share = accuracy.wilson(int(is_right.sum()), len(is_right))
-    out = dict(zip(("accuracy", "accuracy_low", "accuracy_high"), share, strict=True))
-    out["calibration_error"] = accuracy.reliability(probability, is_good).error
+    out = {"calibration_error": accuracy.reliability(probability, is_good).error}
     out["loss"] = float(loss.mean())
-    return {evaluate.PREFIX + name: x for name, x in out.items()}
+    out = {evaluate.PREFIX + name: x for name, x in out.items()}
+    return _named(share, "accuracy") | out
+
+
+def _named(interval: accuracy.Interval, name: str) -> dict[str, float]:
+    keys = name, f"{name}_low", f"{name}_high"
+    return {evaluate.PREFIX + k: x for k, x in zip(keys, interval, strict=True)}

@@ -140,14 +140,16 @@ def _check_question(sampler: Sampler, question: Question):
             f"{where} has {n} tokens; sampling.max_prompt is {settings.max_prompt}. "
             "Raise it, or leave such questions out."
         )
-    if n + settings.max_new > most:
+    budgets = question.budgets
+    new = settings.max_new if budgets is None else max(budgets, default=0)
+    if n + new > most:
+        named = "sampling.max_new" if budgets is None else "its budget"
         raise Refused(
-            f"{where} has {n} tokens; with sampling.max_new, {settings.max_new}, that "
-            f"passes the {most} positions that the model was made for. Shorten either."
+            f"{where} has {n} tokens; with {named}, {new}, that passes the {most} "
+            "positions that the model was made for. Shorten either."
         )
     if not all(0 <= i < sampler.size for i in question.tokens):
         raise Refused(f"{where} has ids outside the {sampler.size} of the tokenizer.")
-    budgets = question.budgets
     if budgets is None:
         return
     inside = all(0 <= n <= settings.max_new for n in budgets) and any(budgets)

@@ -158,21 +158,6 @@ def read(
     return load.Model(base.spec, params, base.tokenizer, base.generation)
 
 
-def published(
-    found: Found,
-    dtype: str,
-    key: Key[Array, ""],
-    mesh: Mesh,
-    own: Mesh,
-    *,
-    step: int | None = None,
-) -> transformer.Params:
-    """The copy to sample with, on this process's own devices."""
-    params = read(found, dtype, key, mesh, step=step).params
-    params = programs.publish(params, dtype, mesh, spends=True)
-    return sharding.own(params, own)
-
-
 def _opened(found: Found) -> checkpoint.Checkpoints:
     kept, folder = found.settings.keep, found.folder / workdir.CHECKPOINTS
     return checkpoint.Checkpoints(folder, kept, lambda text: None, reads=True)

@@ -25,7 +25,9 @@ SAMPLES, CHECKPOINTS = "samples", "checkpoints"
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path, *, is_first: bool = True) -> Iterator[None]:
+def locked(
+    folder: pathlib.Path, *, is_first: bool = True, option: str = "--workdir"
+) -> Iterator[None]:
     """While this run writes there, no other does. The lock goes with its process.
 
     Of several processes the first has it for all.
@@ -34,7 +36,7 @@ def locked(folder: pathlib.Path, *, is_first: bool = True) -> Iterator[None]:
         yield
         return
     if folder.exists() and not folder.is_dir():
-        raise Refused(f"--workdir is {folder}, a file. Give a folder.")
+        raise Refused(f"{option} is {folder}, a file. Give a folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
@@ -47,7 +49,7 @@ def locked(folder: pathlib.Path, *, is_first: bool = True) -> Iterator[None]:
             file.seek(0)
             raise Refused(
                 f"{folder} is being written by process {file.read().strip()}. Wait for "
-                "it, stop it, or give another --workdir."
+                f"it, stop it, or give another {option}."
             ) from None
         file.seek(0)
         file.truncate()

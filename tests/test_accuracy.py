@@ -116,3 +116,76 @@ def test_an_empty_bin_weighs_nothing():
     found = accuracy.reliability(np.array([0.05]), np.array([False]))
     assert found.count.tolist() == [1] + [0] * 9
     np.testing.assert_allclose(found.error, 0.05)
+
+
+def test_of_clusters_of_one_the_interval_is_wilsons():
+    right = np.array([1, 0, 1, 1, 0, 1, 1, 1])
+    found = accuracy.clustered(right, np.ones(8, int))
+    np.testing.assert_allclose(found, accuracy.wilson(6, 8), 1e-12)
+
+
+def test_a_cluster_that_agrees_counts_once():
+    """Of three, each of four that agree, two are right: Wilson's of 2 of 3."""
+    found = accuracy.clustered(np.array([4, 0, 4]), np.full(3, 4))
+    np.testing.assert_allclose(found, accuracy.wilson(2, 3), 1e-12)
+    found = accuracy.clustered(np.array([4, 4, 4]), np.full(3, 4))
+    np.testing.assert_allclose(found, accuracy.wilson(3, 3), 1e-12)
+
+
+def test_clusters_of_different_sizes_by_hand():
+    """1 of 1 and 1 of 3: p = 1/2, V = ((1/2)² + (1/2)²) / 4² = 1/32, n = 8, at most 4.
+
+    And 2 of 2, 0 of 1, 1 of 3: V = ((2 − 1)² + (1/2)² + (1/2)²) / 36, n = 6.
+    """
+    found = accuracy.clustered(np.array([1, 1]), np.array([1, 3]))
+    np.testing.assert_allclose(found, accuracy.wilson(2, 4), 1e-12)
+    found = accuracy.clustered(np.array([2, 0, 1]), np.array([2, 1, 3]))
+    np.testing.assert_allclose(found, accuracy.wilson(3, 6), 1e-12)
+    assert np.isnan(accuracy.clustered(np.zeros(2), np.zeros(2, int))).all()
+
+
+def test_the_interval_of_an_area_by_hand():
+    """Good 3 and 2, bad 1 and 2: a = 1, 3/4; b = 1, 3/4; A = 7/8.
+
+    Of themselves each moves it by ±1/16: V = 4/256, and n = 7/64 · 64 = 7, at most 4.
+    With 3 and the bad 1 in one cluster, 2 and 2 in another: ±1/8, V = 2/64, n = 3.5.
+    """
+    score, is_good = np.array([3.0, 1, 2, 2]), np.array([True, False, True, False])
+    found = accuracy.auc_clustered(score, is_good, np.arange(4))
+    assert found.value == accuracy.auc(score, is_good) == 7 / 8
+    np.testing.assert_allclose(found, accuracy.wilson(7, 8)._replace(**wilson_of(4)))
+    found = accuracy.auc_clustered(score, is_good, np.array([5, 5, 9, 9]))
+    np.testing.assert_allclose(found, accuracy.wilson(7, 8)._replace(**wilson_of(3.5)))
+    perfect = accuracy.auc_clustered(
+        score + 2 * is_good, is_good, np.array([5, 5, 9, 9])
+    )
+    np.testing.assert_allclose(perfect, accuracy.wilson(2, 2), 1e-12)
+    assert np.isnan(accuracy.auc_clustered(score, np.ones(4, bool), np.arange(4))).all()
+
+
+def wilson_of(n, p=7 / 8, z=accuracy.Z):
+    """Where (p̂ − p)² = z² p (1 − p) / n, solved for p."""
+    roots = np.roots([1 + z**2 / n, -2 * p - z**2 / n, p**2])
+    return {"low": roots.min(), "high": roots.max()}
+
+
+def test_95_of_100_intervals_of_clustered_scores_hold_what_is_so():
+    """Forty questions of eight steps that share a bias; one step alone would be told as
+    surely, so an interval that takes steps for independent is too narrow."""
+    rng, held, held_alone = np.random.default_rng(0), 0, 0
+    cluster = np.repeat(np.arange(40), 8)
+
+    def drawn(questions):
+        bias, quality = rng.normal(size=(2, questions, 1))
+        is_good = rng.normal(size=(questions, 8)) + quality > 0
+        score = is_good + bias + rng.normal(size=(questions, 8))
+        return score.ravel(), is_good.ravel()
+
+    truth = accuracy.auc(*drawn(40000))
+    for _ in range(400):
+        score, is_good = drawn(40)
+        low, high = accuracy.auc_clustered(score, is_good, cluster)[1:]
+        held += low < truth < high
+        low, high = accuracy.auc_clustered(score, is_good, np.arange(320))[1:]
+        held_alone += low < truth < high
+    assert 0.92 <= held / 400 <= 0.98 and held_alone / 400 < 0.85

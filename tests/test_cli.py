@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from grpo_jax import cli, config, display, run, stopping, task
+from grpo_jax import cli, config, display, iterative, stopping, task
 from grpo_jax.section import Refused
 from grpo_jax.text.tokenizer import Bytes
 
@@ -89,6 +89,7 @@ COMMANDS = [
     ["models"],
     ["convert"],
     ["evaluate"],
+    ["label"],
     ["train", "small.py"],
     *(["bench", name] for name in BENCHES),
 ]
@@ -131,13 +132,13 @@ class Trained(NamedTuple):
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
-    """The calls of run.train, from a folder with an experiment in it."""
+    """The calls of iterative.train, from a folder with an experiment in it."""
     calls = []
 
     def train(settings, folder, **options):
         calls.append(Trained(settings, folder, options))
 
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(iterative, "train", train)
     monkeypatch.chdir(tmp_path)
     pathlib.Path("small.py").write_text(SMALL)
     return calls

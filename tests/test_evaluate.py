@@ -15,7 +15,7 @@ from grpo_jax import (
     cli,
     config,
     evaluate,
-    evaluation,
+    inquiry,
     programs,
     runs,
     sharding,
@@ -398,8 +398,8 @@ def test_programs_are_right_if_they_pass_and_have_no_vote(
 
 def test_a_model_with_a_template_is_asked_for_functions_and_others_go_on_with_them():
     text = Bytes()
-    assert evaluation._usual("humaneval", text) == config.Data()
+    assert inquiry._usual("humaneval", text) == config.Data()
     text.has_template = True
-    asked = evaluation._usual("humaneval", text)
+    asked = inquiry._usual("humaneval", text)
     assert (asked.instruction, asked.wrapping) == ("function", "chat")
-    assert evaluation._usual("gsm8k", text).instruction == "steps"
+    assert inquiry._usual("gsm8k", text).instruction == "steps"

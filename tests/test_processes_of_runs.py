@@ -56,7 +56,7 @@ def start(folder, of=1, **more):
     return program(words, of, folder.parent.parent)
 
 
-def program(words, of, cache):
+def program(words, of, cache, code=PROGRAM):
     """A command in so many processes, with four devices together."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
@@ -69,7 +69,7 @@ def program(words, of, cache):
         job["JAX_PROCESS_ID"] = str(i)
         started.append(
             subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *words],
+                [sys.executable, "-c", code, *words],
                 env=environment | (job if of > 1 else {}),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from grpo_jax import config, crossing, display, reward_stage, run, workdir
+from grpo_jax import accuracy, config, crossing, display, reward_stage, run, workdir
 from grpo_jax.data import problem
+from grpo_jax.data.verdicts import Solution
 from tests import runs
 
 SMALL = runs.TINY | {
@@ -23,6 +24,9 @@ SMALL = runs.TINY | {
 QUIET = display.Screen(is_quiet=True)
 
 
+AREA = "auc", "auc_low", "auc_high"
+
+
 def settings(**changed):
     return runs.build(config.Config, SMALL | changed)
 
@@ -35,7 +39,7 @@ def trained(folder, chosen):
     ("changed", "numbers"),
     [
         ({"reward.labels": "preferences"}, {"margin", "score"}),
-        ({"reward.labels": "correct", "model.lora.rank": 2}, {"label", "score", "auc"}),
+        ({"reward.labels": "correct", "model.lora.rank": 2}, {"label", "score", *AREA}),
         (
             {
                 "reward.labels": "steps",
@@ -43,7 +47,7 @@ def trained(folder, chosen):
                 "data.name": "chains",
                 "model.tiny.max_length": 160,
             },
-            {"label", "score", "auc"},
+            {"label", "score", *AREA},
         ),
     ],
 )
@@ -56,7 +60,7 @@ def test_a_run_makes_a_reward_model_and_examines_it(changed, numbers, tmp_path):
     for name in ("loss", "calibration_error"):
         assert all(np.isfinite(row[f"eval/{name}"]) for row in examined)
     for name in numbers:
-        assert (f"eval/{name}" if name == "auc" else name) in rows[-1]
+        assert (f"eval/{name}" if name in AREA else name) in rows[-1]
     assert ("head" in found.model.params) == (changed.get("reward.head") is None)
 
 
@@ -90,12 +94,36 @@ def test_numbers_of_pairs():
 
 def test_numbers_of_labels():
     logit, label = np.array([2.0, 1.0, -1.0]), np.array([1.0, 0.0, 0.25])
-    found = reward_stage.summary_of_labels(logit, label)
+    found = reward_stage.summary_of_labels(logit, label, np.array([7, 7, 3]))
     np.testing.assert_allclose(found["eval/accuracy"], 2 / 3)
     loss = np.log(1 + np.exp(-2)) + np.log(1 + np.exp(1))
     loss += 0.25 * np.log(1 + np.exp(1)) + 0.75 * np.log(1 + np.exp(-1))
     np.testing.assert_allclose(found["eval/loss"], loss / 3)
-    assert found["eval/auc"] == 1.0
+    # Nothing spreads, and good labels are of one question alone.
+    names = [f"eval/{name}" for name in AREA]
+    np.testing.assert_allclose([found[x] for x in names], accuracy.wilson(1, 1))
+
+
+def test_labels_are_compared_where_there_are_some_and_know_their_question():
+    solutions = [
+        Solution("a", ("1", "2", "3"), (1.0, None, 0.0)),
+        Solution("b", ("1",), (0.5,)),
+        Solution("a", ("4",), (0.0,)),
+    ]
+    said = [[[0.5, 0.1, 0.2]], [[3.0]], [[-1.0]]]
+    logit, label, question = reward_stage._known(solutions, said)
+    assert logit.tolist() == [0.5, 0.2, 3, -1] and label.tolist() == [1, 0, 0.5, 0]
+    assert (question == question[0]).tolist() == [True, True, False, True]
+
+
+def test_labels_of_one_question_are_taken_for_alike():
+    """As in accuracy: with 3 and 1 of one question, and 2 and 2 of another, n = 3.5."""
+    logit, label = np.array([3.0, 1, 2, 2]), np.array([1.0, 0, 1, 0])
+    found = reward_stage.summary_of_labels(logit, label, np.array([0, 0, 4, 4]))
+    expected = accuracy.auc_clustered(logit, label > 0.5, np.array([1, 1, 0, 0]))
+    assert [found[f"eval/{name}"] for name in AREA] == list(expected)
+    alone = reward_stage.summary_of_labels(logit, label, np.arange(4))
+    assert alone["eval/auc_low"] > found["eval/auc_low"]
 
 
 def test_a_run_that_is_gone_on_with_ends_as_one_that_was_not_stopped(tmp_path):

@@ -27,7 +27,8 @@ FLOORS = [
     {"sampling/settings", "replay", "data/arithmetic", "data/sets", "rewards/strict"}
     | {"rewards/shaping", "rewards/code"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
-    | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"},
+    | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"}
+    | {"shepherd"},
     {"rewards/grading", "rewards/stepwise"}
     | {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
     | {"losses/policy", "text/prompts"},
@@ -35,7 +36,7 @@ FLOORS = [
     | {"task", "stepped", "text/reading"},
     {"losses/objective", "advantages/tokens", "models/attention", "models/kernels"}
     | {"display", "labels"},
-    {"advantages/estimate", "experiment", "models/transformer"},
+    {"advantages/estimate", "experiment", "models/transformer", "resumed"},
     {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
     | {"sampling/decode"},
     {"prepare", "scoring", "models/memory"},
@@ -49,13 +50,15 @@ FLOORS = [
     | {"bench/attacks", "bench/mutants", "judging"},
     {"bench/losses", "bench/answers", "bench/sampling", "bench/hlo", "runs", "groups"}
     | {"beginning"},
-    {"bench/step", "bench/compile", "stage", "model_commands", "rewards/neural"},
+    {"bench/step", "bench/compile", "stage", "model_commands", "rewards/neural"}
+    | {"inquiry"},
     {"own_answers"},
     {"bench/update", "trainer", "stages", "evaluate"},
     {"reward_stage"},
     {"run", "examination"},
     {"iterative"},
-    {"evaluation", "shortcut", "bench/trainer"},
+    {"evaluation", "shortcut", "bench/trainer", "labeller"},
+    {"labelling"},
     {"cli"},
     {"__main__"},
 ]

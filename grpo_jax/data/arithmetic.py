@@ -5,7 +5,7 @@ Problem i of a seed is a function of (seed, i): as many as are wanted, and no fi
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -106,6 +106,24 @@ def lines(question: str) -> list[str]:
         found.append(f"{value} {name} {by} = {after}")
         value = after
     return found
+
+
+def held(question: str, answer: str, told: Sequence[str]) -> list[bool]:
+    """Of each line of a chain: is it right, and are all before it?
+
+    The line that is asked for there, from the right value on; spaces do not matter, and
+    a line too many is wrong.
+    """
+    asked = [*lines(question), f"#### {answer}"]
+    found, holds = [], True
+    for i, line in enumerate(told):
+        holds = holds and i < len(asked) and plain(line) == plain(asked[i])
+        found.append(holds)
+    return found
+
+
+def plain(line: str) -> str:
+    return line.replace(" ", "")
 
 
 def wrong(problem: Problem) -> Problem:

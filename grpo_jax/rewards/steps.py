@@ -32,17 +32,13 @@ def chain(question: str, steps: list[str], answer: str) -> list[float | None]:
     """
     asked = [*arithmetic.lines(question), f"#### {answer}"]
     L, K = len(asked), len(steps)
-    told = zip(steps, asked, strict=False)
-    reward: list[float | None] = [float(_plain(x) == _plain(y)) for x, y in told]
+    told, plain = zip(steps, asked, strict=False), arithmetic.plain
+    reward: list[float | None] = [float(plain(x) == plain(y)) for x, y in told]
     if K < L:
         reward[-1] -= L - K
     if K > L:
         reward += [1.0 - L, *[None] * (K - L - 1)]
     return reward
-
-
-def _plain(line: str) -> str:
-    return line.replace(" ", "")
 
 
 RULES: dict[str, Rule] = {"chain": chain}

@@ -52,3 +52,15 @@ def test_a_wrong_demonstration_is_wrong_and_otherwise_the_same(seed, number):
 def test_seeds_and_numbers_give_other_problems():
     made = {arithmetic.total(s, n, 4).question for s in range(10) for n in range(100)}
     assert len(made) > 990
+
+
+def test_a_line_of_a_chain_holds_if_it_and_all_before_it_are_right():
+    question = "Start with 5. Add 3. Multiply by 2. What is the result?"
+    right = ["5 + 3 = 8", "8 * 2 = 16", "#### 16"]
+    assert arithmetic.held(question, "16", right) == [True] * 3
+    assert arithmetic.held(question, "16", ["5+3 = 8 ", *right[1:]]) == [True] * 3
+    assert arithmetic.held(question, "16", right[:1]) == [True]
+    assert arithmetic.held(question, "16", [*right, "#### 16"]) == [True] * 3 + [False]
+    slipped = ["5 + 3 = 9", "8 * 2 = 16", "#### 16"]  # right again, and not held
+    assert arithmetic.held(question, "16", slipped) == [False] * 3
+    assert arithmetic.held(question, "16", [right[0], right[2]]) == [True, False]
