@@ -6,6 +6,15 @@ A byte-level transformer of 0.5M parameters, made from scratch, learns from a sh
 how sums are done: by columns, and then whole. `27+ 5=` is answered `12  2  32`. Of ten
 demonstrations seven end in a number that is one too high, so what is right is something
 that only the reward knows.
+
+Greedy accuracy on 200 held-out sums, in percent, before and after 120 steps of GRPO:
+
+    seed      0     1     2     3     4     5     6     7     8     9
+    before  23.5   8.0  11.5  11.0  17.5  10.0   9.0  22.0  14.5   5.0
+    after   99.0  86.5  91.5  94.5  93.5  98.5  94.0  99.0  99.5  96.0
+
+Seed 0 takes 150 seconds on two CPU cores that have little else to do, compiling
+included (2026-11-29).
 """
 
 from grpo_jax import config

@@ -21,7 +21,7 @@ def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path
     _mark_stages(axes, rows)
     axes.set(xlabel="step", ylim=(min(0, *axes.get_ylim()), 1.02))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right")
+        axes.legend()  # where it hides least
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
@@ -116,7 +116,7 @@ def rounds(
     for axes in (above, below):
         for number in range(1, len(of_judges)):
             axes.axvline(number * steps, color="0.6", linestyle=":")
-    above.legend(loc="lower right")
+    above.legend()
     below.set(xlabel="step", ylabel="judge's ROC AUC", ylim=(0.45, 1.02))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
