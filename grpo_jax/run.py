@@ -25,6 +25,7 @@ from grpo_jax import (
     crossing,
     display,
     evaluate,
+    hacking,
     labels,
     learner,
     plots,
@@ -120,6 +121,7 @@ class _Driver:
         self.best, self.examined, self.typical = -1.0, {}, 0.0
         self.examining, self.gave_up = float("inf"), False  # seconds; the last one?
         self.written = -1  # the step of the last row
+        self.past: list[hacking.Row] = []  # of the rows up to there
         self.kept: checkpoint.Checkpoints | None = None
         self.board: SummaryWriter | None = None
         self.stop = stopping.Stop(settings.keep.notice)
@@ -163,6 +165,7 @@ class _Driver:
         step = self.kept.latest
         if crossing.place()[0] == 0:
             workdir.keep_until(self.metrics, -1 if step is None else step)
+            self.past = list(map(hacking.read, workdir.rows(self.metrics)))
         if step is None:
             return self.legs[0], 0, self._begun(self.legs[0], self._params())
         leg, host, like = self.fitting(self.kept, step)
@@ -264,7 +267,10 @@ class _Driver:
         shows = step % self.settings.keep.samples == 0 or step == leg.last
         table = crossing.listed(found.table()) if shows else []
         if crossing.place()[0] == 0:
+            more, warning = hacking.look(self.past, row)
+            row |= more
             workdir.append(self.metrics, row)
+            self.past.append(hacking.read(row))
         self.written = step
         if crossing.place()[0] == 0:
             if table:
@@ -275,6 +281,8 @@ class _Driver:
                     self.board.add_scalar(name, x, step)
             self.screen.show(row)
             self.screen.answers(table)
+            if warning is not None:
+                self.screen.warn(f"step {step}: {warning}")
 
     def _is_examined(self, leg: beginning.Leg, step: int) -> bool:
         every = self.settings.evaluation.every

@@ -160,7 +160,7 @@ class Online:
         self, params: transformer.Params, host: dict, number: int, meanwhile: Callable
     ) -> Drawn:
         """Groups for one step: so many questions, or more until enough are mixed."""
-        chosen, names = self.settings.groups, self.asker.grader.names
+        chosen = self.settings.groups
         key = self.run.key(prng.Stream.SAMPLE, number)
         B, first = self.settings.training.batch_size, host["questions"]
         own, found, others, faults, samples = self.own(B), [], [], [], 0
@@ -184,7 +184,7 @@ class Online:
         samples, failed, blank = crossing.summed(samples, len(faults), blank)
         first_fault = (faults or ["of another process"])[0]
         limits = self.settings.rewards
-        made = samples * (len(names) + (self.asker.steps is not None))
+        made = samples * (self.asker.grader.calls + (self.asker.steps is not None))
         calls.need_few(failed, made, first_fault, limits.most_faults)
         calls.need_scored(blank, samples, limits.most_unscored)
         spent = round_ + 1, (round_ + 1) * B, samples, failed, blank

@@ -88,7 +88,10 @@ def test_the_tables_and_the_rows_hold_what_the_model_says(judge, made):
         assert row["samples/faults"] == 0 == row["samples/unscored"]
         # The data's own checker measures, and no more.
         right = [one["rewards"]["correct"] for one in table]
-        assert row["reward/correct"] == np.mean(right)
+        assert row["reward/correct"] == row["samples/right"] == np.mean(right)
+        assert [one["right"] for one in table] == [x > 0 for x in right]
+        mean = [np.mean([step["reward"] for step in one["steps"]]) for one in table]
+        np.testing.assert_allclose([one["reward"] for one in table], mean, 1e-12)
 
 
 def test_a_policy_learns_what_the_model_rewards(made):

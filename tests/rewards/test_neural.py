@@ -269,6 +269,29 @@ def test_an_online_run_is_rewarded_by_the_model(whole, tmp_path):
     assert 0 <= last["reward/last"] <= 1
 
 
+def test_what_is_right_is_told_of_the_samples_that_the_model_rewards(whole, tmp_path):
+    """Every step; it is no reward, and nothing is learned of it."""
+    chosen = asking_settings(whole[0], **{"rewards.functions": ("model",)})
+    chosen = dataclasses.replace(chosen, keep=config.Keep(samples=1))
+    with runs_.stubbed() as calls:
+        runs_.train(chosen, tmp_path)
+    _, *rows = runs_.rows(tmp_path)
+    tables = [
+        list(test_runs.workdir.rows(path))
+        for path in sorted((tmp_path / "samples").glob("*"))
+    ]
+    assert len(rows) == len(tables) == 2
+    for row, table in zip(rows, tables, strict=True):
+        right = [one["completion"].strip() == one["answer"] for one in table]
+        assert [one["right"] for one in table] == right
+        assert row["samples/right"] == np.mean(right) and 0 < sum(right) < len(right)
+        assert row["samples/parted"] == 0
+        assert all(one["reward"] == one["rewards"]["model"] for one in table)
+        assert not any(name.startswith("reward/l") for name in row)
+    learned = [call for call in calls if call[0] == "learn"]
+    assert all(np.shape(call[2]) == (4, 4, 1) for call in learned)
+
+
 def test_a_run_is_not_gone_on_with_by_another_judge(whole, tmp_path):
     judge = tmp_path / "judge"
     shutil.copytree(whole[0], judge)
