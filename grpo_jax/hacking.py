@@ -76,7 +76,7 @@ def parted(rows: Sequence[Row]) -> str | None:
 
 
 def _moved(x: Float[np.ndarray, "n"]) -> float:
-    """The one of t and z that is nearer to 0; 0 where they do not agree."""
+    """The smaller of |t| and |z|, with t's sign: z's wherever |t| > 4."""
     blocks = x.reshape(BLOCKS, -1)
     means = blocks.mean(1)
     steps, half = np.diff(means), BLOCKS // 2
@@ -85,7 +85,7 @@ def _moved(x: Float[np.ndarray, "n"]) -> float:
     tiny = 1e-12  # of a series without any noise
     t = steps.mean() / (steps.std(ddof=1) / np.sqrt(steps.size) + tiny)
     z = gain / (2 * noise + tiny)
-    return float(np.sign(t) * min(abs(t), abs(z)) if t * z > 0 else 0.0)
+    return float(np.sign(t) * min(abs(t), abs(z)))
 
 
 def _ends(x: Float[np.ndarray, "n"]) -> tuple[float, float]:
