@@ -60,13 +60,15 @@ def settle(
     judged_by: str | None = None,  # the weights of a reward model, whatever its name
 ):
     """Makes the folder that of these settings, or refuses it."""
-    begun, source = workdir.begun(folder), fork_from and str(fork_from)
+    begun, source, step = workdir.begun(folder), fork_from and str(fork_from), None
     if begun is None and fork_from is not None:
-        _fork(settings, folder, fork_from, fits, tell)
-    if begun is not None and fork_from is None:
-        source = begun.get("forked_from")
+        step = _fork(settings, folder, fork_from, fits, tell)
+    if begun is not None:
+        step = begun.get("forked_at", step)
+        source = source or begun.get("forked_from")
     described = {"config": dataclasses.asdict(settings), "is_model_given": is_given}
     described |= {"problems": problems, "forked_from": source}
+    described |= {"forked_at": step} if step is not None else {}
     described |= {"judged_by": judged_by} if judged_by else {}
     circumstances = _circumstances()
     described |= circumstances
@@ -85,8 +87,8 @@ def settle(
         tell("so what it finds may differ, in last bits at least")
 
 
-def _fork(settings, folder, source, fits, tell: Tell):
-    """Begins a run where another one is; that one stays as it is."""
+def _fork(settings, folder, source, fits, tell: Tell) -> int:
+    """Begins a run where another one is, at that step; that one stays as it is."""
     at = source / workdir.CHECKPOINTS
     steps = checkpoint.whole(at)
     if not steps:
@@ -102,6 +104,7 @@ def _fork(settings, folder, source, fits, tell: Tell):
     kept = [workdir.line(row) for row in rows if row["step"] <= steps[-1]]
     workdir.replace(folder / workdir.METRICS, "".join(kept))
     tell(f"{folder} goes on from step {steps[-1]} of {source}")
+    return steps[-1]
 
 
 def _circumstances() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from grpo_jax.algorithm import Correction as Correction
 from grpo_jax.algorithm import Rejection as Rejection
 from grpo_jax.data.settings import Data as Data
 from grpo_jax.models.settings import Model as Model
+from grpo_jax.rewards.settings import MODEL
 from grpo_jax.rewards.settings import Rewarding as Rewarding
 from grpo_jax.rewards.settings import RewardModel as RewardModel
 from grpo_jax.sampling.settings import Sampling as Sampling
@@ -168,18 +169,22 @@ class Config(Section):
         self.evaluation.need_read("samples", False, rule, "another stage")
 
     def _check_reward_model(self):
-        reads = self.rewards.asks_a_model
+        reads, of_outputs = self.rewards.asks_a_model, MODEL in self.rewards.functions
         reason = "model is not among rewards.functions"
-        self.need_read("reward_model", reads, reason, "rewards.functions model")
+        readers = "rewards.functions model"
+        either = f"{readers}, or rewards.steps model"
+        is_none = f"{reason}, and not rewards.steps"
+        self.need_read("reward_model", reads, is_none, either)
+        self.reward_model.need_read("of_steps", of_outputs, reason, readers)
         named = self.reward_model.name is not None or not reads
         named |= self.makes_several
-        rule = "rewards.functions names model"
+        rule = f"rewards.{'functions names' if of_outputs else 'steps is'} model"
         remedy = "Name the run of a reward model, like runs/reward_model."
         self.reward_model.need("name", named, rule, remedy)
         asks = {"rft", "dpo"} & set(self.stages) or "online" not in self.stages
         rule = "only a stage online asks a reward model"
         remedy = "Leave model out of rewards.functions, or other stages out."
-        self.rewards.need("functions", not (reads and asks), rule, remedy)
+        self.rewards.need("functions", not (of_outputs and asks), rule, remedy)
 
     def _check_iterative(self):
         chosen = self.iterative
@@ -190,7 +195,7 @@ class Config(Section):
         chosen.need("rounds", holds, rule, "Make it the last of stages.")
         rule = "rewards.functions has no model, and no rule is made anew"
         remedy = "Name model there."
-        chosen.need("rounds", self.rewards.asks_a_model, rule, remedy)
+        chosen.need("rounds", MODEL in self.rewards.functions, rule, remedy)
         rule = "whole completions are judged between rounds"
         self.reward.need("labels", self.reward.labels == "correct", rule, "Try that.")
         rule = "between rounds it would have to begin again"

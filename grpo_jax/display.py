@@ -17,6 +17,7 @@ KEYS = {
     "nll": "nll",
     "margin": "margin",
     "reward_mean": "reward",
+    "samples/right": "right",
     "eval/accuracy": "accuracy",
     "kl": "KL",
     "length_mean": "tokens",
@@ -61,6 +62,11 @@ class Screen:
     def tell(self, text: str):
         self.console.print(text, markup=False, soft_wrap=True)
 
+    def warn(self, text: str):
+        """Also where it is quiet."""
+        text = f"warning: {text}"
+        self.console.print(text, markup=False, soft_wrap=True, style="bold yellow")
+
     def show(self, row: dict[str, Any]):
         """A row of metrics."""
         if self.is_quiet:
@@ -81,9 +87,18 @@ class Screen:
             self.tell(f"{name}, step {step}: {share} of held-out {_asked(row)} right")
 
     def answers(self, table: Sequence[dict[str, Any]]):
-        """A few samples: green what was worth more than others, red what less."""
+        """A few samples: green what was worth more than others, red what less.
+
+        Where a reward model gives the reward, the most rewarded of those that are wrong
+        comes first.
+        """
         table = [] if self.is_quiet else table
-        for row in table[:: max(1, len(table) // SHOWN)][:SHOWN]:
+        wrong = [row for row in table if row.get("right") is False]
+        first = [row for row in wrong if row["reward"] is not None]
+        first = sorted(first, key=lambda row: -row["reward"])[:1]
+        others = table[:: max(1, len(table) // SHOWN)]
+        others = [row for row in others if not any(row is one for one in first)]
+        for row in [*first, *others][:SHOWN]:
             colour = "green" if row["advantage"] > 0 else "red"
             colour = "dim" if row["advantage"] == 0 else colour
             asked, said = map(_short, (row["question"], row["completion"]))
@@ -91,7 +106,7 @@ class Screen:
             known = "" if right is None else f"; right: {escape(right)}"
             self.console.print(
                 f"  {escape(asked)} [{colour}]{escape(said)}[/] "
-                f"({row['advantage']:+.2f}{known})"
+                f"({row['advantage']:+.2f}{_verdict(row)}{known})"
             )
 
     def end(
@@ -120,6 +135,14 @@ class Screen:
 
 def _asked(row: dict[str, Any]) -> str:
     return "labels" if row["stage"] == "reward" else "questions"
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """What a reward model gave, and for what."""
+    if row.get("reward") is None:
+        return ""
+    word = {True: "right", False: "WRONG", None: "unknown"}[row["right"]]
+    return f"; {word}, rewarded with {row['reward']:.3g}"
 
 
 def _short(text: str) -> str:

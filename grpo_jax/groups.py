@@ -7,7 +7,7 @@ import numpy as np
 from jax import dtypes
 from jaxtyping import Bool, Float
 
-from grpo_jax import config, crossing, stepped
+from grpo_jax import config, crossing, hacking, stepped
 from grpo_jax.asking import Asked
 from grpo_jax.data.problem import Problem
 from grpo_jax.pool import Answers, Question
@@ -24,14 +24,18 @@ class Group(NamedTuple):
     parts: Float[np.ndarray, "G R"]  # one value per reward function
     steps: list[Stepped | None] | None = None  # in process supervision
     is_trained: bool = True  # False: it stands in for a group that was not found
+    right: Float[np.ndarray, "G"] | None = None  # where a model gives rewards
 
 
 def of(asked: Asked) -> list[Group]:
     given = asked.problems, asked.questions, asked.groups, asked.texts
-    by_step = [None] * len(asked.problems)
+    by_step = right = [None] * len(asked.problems)
     if asked.stepped is not None:
         by_step = asked.stepped.groups
-    return list(map(Group, *given, asked.graded.parts, by_step))
+    if asked.graded.right is not None:
+        right = asked.graded.right
+    found = map(Group, *given, asked.graded.parts, by_step)
+    return [one._replace(right=x) for one, x in zip(found, right, strict=True)]
 
 
 def clipped(
@@ -180,6 +184,9 @@ def numbers(
         out["samples/clipped"] = _mean((is_clipped & ~missing).any(-1))
     if groups[0].steps is not None:
         out |= stepped.numbers([group.steps for group in groups])
+    if groups[0].right is not None:
+        right = crossing.gathered(np.stack([group.right for group in groups]))
+        out[hacking.RIGHT] = _mean(right[there])
     return out | {
         "samples/tokens": int(length.sum()),
         "samples/truncated": _mean(~ended[there]),
@@ -193,11 +200,15 @@ def table(
     groups: Sequence[Group],
     advantage: Float[np.ndarray, "B G C"],
 ) -> list[dict[str, Any]]:
-    """A row for each sample, with its rewards as they were given."""
+    """A row for each sample, with its rewards as they were given.
+
+    Where a model gives them, also what they count together, of steps their mean, and
+    beside it whether the data's own checker holds the answer to be right.
+    """
     every = [*names, *shaping.names(settings.rewards)]
     rows = []
     for b, group in enumerate(groups):
-        given = _every(settings, group)
+        given, worth = _every(settings, group), _worth(settings, group)
         for g in np.flatnonzero(group.answers.length):
             n = int(group.answers.length[g])
             parts = zip(every, given[g].tolist(), strict=True)
@@ -212,6 +223,10 @@ def table(
                 "tokens": n,
                 "ended": bool(group.answers.has_ended[g]),
             }
+            if group.right is not None:
+                x, is_right = float(worth[g]), float(group.right[g])
+                row["reward"] = None if x != x else x
+                row["right"] = None if is_right != is_right else is_right > 0
             if group.steps is not None:
                 row["steps"] = stepped.rows(group.steps[g], advantage[b, g])
             rows.append(row)
@@ -222,6 +237,14 @@ def _every(settings: config.Config, group: Group) -> Float[np.ndarray, "G R"]:
     """All rewards of a group, as they were given."""
     more = shaped(settings, group.answers, group.parts)
     return np.concatenate([group.parts, more], -1)
+
+
+def _worth(settings: config.Config, group: Group) -> Float[np.ndarray, "G"]:
+    """What samples are given by the functions, all that apply; or for their steps."""
+    if group.steps is None:
+        return reward(settings, group, group.answers.length > 0)
+    nan = np.array([float("nan")])
+    return np.array([_mean(nan if x is None else x.reward) for x in group.steps])
 
 
 def _of(answers: Sequence[Answers], name: str) -> np.ndarray:

@@ -74,6 +74,7 @@ def make(
         **{name: getattr(plain, name) for name in ("sft", "rft", "dpo")},
         algorithm=config.Algorithm(beta=beta),
         rewards=plain.rewards,
+        reward_model=plain.reward_model,
         groups=plain.groups,
         reference=held,
         critic=plain.critic,

@@ -79,7 +79,7 @@ def _asked(
         by_process, faults, blank = zip(*said, strict=True)
         faults = list(itertools.chain(*faults))
         count, limits = len(some) * asker.sampler.group_size, run.settings.rewards
-        made = count * len(asker.grader.names)
+        made = count * asker.grader.calls
         first = (faults or [""])[0]
         calls.need_few(len(faults), made, first, limits.most_faults)
         calls.need_scored(sum(blank), count, limits.most_unscored)

@@ -8,20 +8,65 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from grpo_jax import hacking
+
 
 def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path:
     """Accuracy on held-out questions with its interval, and the reward in training."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    step, reward = _of(rows, "reward_mean")
-    if len(step):
-        axes.plot(step, reward, color="0.8", linewidth=0.7)
-        axes.plot(*_smooth(step, reward), color="C0", label="reward in training")
+    _learned(axes, rows)
+    axes.set_xlabel("step")
+    return _written(figure, path)
+
+
+def rounds(
+    rows: Sequence[dict[str, Any]],
+    of_judges: Sequence[Sequence[dict[str, Any]]],  # by round; empty: not made anew
+    steps: int,  # of a round
+    path: pathlib.Path,
+) -> pathlib.Path:
+    """What a policy learned in each round, and how well its judge of then told right
+    answers from wrong ones that it had not learned from."""
+    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    _learned(above, rows)
+    for number, found in enumerate(of_judges):
+        _, auc = _of(found, "eval/auc")
+        if len(auc):
+            at = np.array([number * steps, (number + 1) * steps])
+            below.plot(at, np.full(2, auc[-1]), color="C1", linewidth=2)
+    for axes in (above, below):
+        for number in range(1, len(of_judges)):
+            axes.axvline(number * steps, color="0.6", linestyle=":")
+    below.set(xlabel="step", ylabel="judge's ROC AUC", ylim=(0.45, 1.02))
+    return _written(figure, path)
+
+
+def _learned(axes, rows: Sequence[dict]):
+    """A reward model's reward has a scale of its own, on the right; beside it stands
+    what is right of the same samples, and where the two parted."""
+    of_reward = axes
+    if len(_of(rows, hacking.RIGHT)[0]):
+        of_reward = axes.twinx()
+        of_reward.set_ylabel("reward", color="C0")
+        _smoothed(axes, rows, hacking.RIGHT, "C2", "right, of the samples in training")
+        step, is_parted = _of(rows, hacking.PARTED)
+        step = step[is_parted > 0]
+        if len(step):
+            label = "reward rises, right falls"
+            axes.plot(step, np.zeros(len(step)), "|", color="C1", label=label)
+    _smoothed(of_reward, rows, hacking.REWARD, "C0", "reward in training")
     _accuracy(axes, rows)
     _mark_stages(axes, rows)
-    axes.set(xlabel="step", ylim=(min(0, *axes.get_ylim()), 1.02))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()  # where it hides least
+    axes.set(ylim=(min(0, *axes.get_ylim()), 1.02))
+    known = {id(one): one for one in (axes, of_reward)}.values()
+    handles = [x for one in known for x in one.get_legend_handles_labels()[0]]
+    if handles:
+        axes.legend(handles=handles)  # where it hides least
+
+
+def _written(figure: Figure, path: pathlib.Path) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
@@ -42,13 +87,6 @@ def _accuracy(axes, rows: Sequence[dict]):
             capsize=3,
             label="accuracy, held-out questions (95%)",
         )
-
-
-def _smooth(step: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over a fortieth of the steps."""
-    width = max(1, len(step) // 40)
-    smooth = np.convolve(value, np.ones(width) / width, "valid")
-    return step[(width - 1) // 2 :][: len(smooth)], smooth
 
 
 def labels(found: dict[str, Any], path: pathlib.Path) -> pathlib.Path:
@@ -73,9 +111,17 @@ def labels(found: dict[str, Any], path: pathlib.Path) -> pathlib.Path:
     most = len(counts) - 1
     right.bar(np.arange(most + 1) / most, counts, 0.8 / most, color="C0")
     right.set(xlabel="soft label, before the last step", ylabel="steps")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
+    return _written(figure, path)
+
+
+def _smoothed(axes, rows: Sequence[dict], key: str, colour: str, label: str):
+    step, value = _of(rows, key)
+    if len(step):
+        axes.plot(step, value, color=colour, alpha=0.25, linewidth=0.7)
+        width = max(1, len(step) // 40)
+        smooth = np.convolve(value, np.ones(width) / width, "valid")
+        middle = step[(width - 1) // 2 :][: len(smooth)]
+        axes.plot(middle, smooth, color=colour, label=label)
 
 
 def _of(rows: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -92,32 +138,3 @@ def _mark_stages(axes, rows: Sequence[dict]):
                 row["stage"], (before["step"], 1), xytext=(3, -10), fontsize=8,
                 textcoords="offset points", color="0.4",
             )  # fmt: skip
-
-
-def rounds(
-    rows: Sequence[dict[str, Any]],
-    of_judges: Sequence[Sequence[dict[str, Any]]],  # by round; empty: not made anew
-    steps: int,  # of a round
-    path: pathlib.Path,
-) -> pathlib.Path:
-    """What a policy learned in each round, and how well its judge of then told right
-    answers from wrong ones that it had not learned from."""
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
-    _accuracy(above, rows)
-    step, reward = _of(rows, "reward/model")
-    if len(step):
-        above.plot(*_smooth(step, reward), color="C0", label="what the judge gave")
-    for number, found in enumerate(of_judges):
-        _, auc = _of(found, "eval/auc")
-        if len(auc):
-            at = np.array([number * steps, (number + 1) * steps])
-            below.plot(at, np.full(2, auc[-1]), color="C1", linewidth=2)
-    for axes in (above, below):
-        for number in range(1, len(of_judges)):
-            axes.axvline(number * steps, color="0.6", linestyle=":")
-    above.legend()
-    below.set(xlabel="step", ylabel="judge's ROC AUC", ylim=(0.45, 1.02))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path

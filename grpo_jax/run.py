@@ -25,6 +25,7 @@ from grpo_jax import (
     crossing,
     display,
     evaluate,
+    hacking,
     labels,
     learner,
     plots,
@@ -119,8 +120,7 @@ class _Driver:
         self.is_policy = "reward" not in settings.stages
         data = task if self.is_policy else labels
         known = data.make(settings, self.found.spec, self.found.tokenizer)
-        if self.is_policy:
-            task.need_answers(settings, known)
+        task.need_answers(settings, known)
         grader = Grader(settings.rewards, known.checker, rewards)
         root = prng.root(settings.seed)
         by_step = None
@@ -131,7 +131,7 @@ class _Driver:
         # Nothing may begin that could not be carried through.
         self.stages = [KINDS[leg.name](self.run, leg.first) for leg in self.legs]
         self.examiner = None
-        if known.held_out and (not self.is_policy or known.has_answers):
+        if known.held_out and known.has_answers:
             examining = evaluate if self.is_policy else reward_stage
             self.examiner = examining.Examiner(self.run, known.held_out)
         self.values = programs.forward(statistics.values)
@@ -139,6 +139,7 @@ class _Driver:
         self.best, self.examined, self.typical = -1.0, {}, 0.0
         self.examining, self.gave_up = float("inf"), False  # seconds; the last one?
         self.written = -1  # the step of the last row
+        self.past: list[hacking.Row] = []  # of the rows up to there
         self.kept: checkpoint.Checkpoints | None = None
         self.board: SummaryWriter | None = None
         self.stop = stopping.Stop(settings.keep.notice)
@@ -188,6 +189,8 @@ class _Driver:
         step = self.kept.latest
         if crossing.place()[0] == 0:
             workdir.keep_until(self.metrics, -1 if step is None else step)
+            first = workdir.begun(self.folder).get("forked_at", -1)
+            self.past = hacking.past(workdir.rows(self.metrics), first)
         if step is None:
             return self.legs[0], 0, self._begun(self.legs[0], self._params())
         leg, host, like = self.fitting(self.kept, step)
@@ -289,7 +292,10 @@ class _Driver:
         shows = step % self.settings.keep.samples == 0 or step == leg.last
         table = crossing.listed(found.table()) if shows else []
         if crossing.place()[0] == 0:
+            more, warning = hacking.look(self.past, row)
+            row |= more
             workdir.append(self.metrics, row)
+            self.past.append(hacking.read(row))
         self.written = step
         if crossing.place()[0] == 0:
             if table:
@@ -300,6 +306,8 @@ class _Driver:
                     self.board.add_scalar(name, x, step)
             self.screen.show(row)
             self.screen.answers(table)
+            if warning is not None:
+                self.screen.warn(f"step {step}: {warning}")
 
     def _is_examined(self, leg: beginning.Leg, step: int) -> bool:
         every = self.settings.evaluation.every

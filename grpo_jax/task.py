@@ -26,6 +26,7 @@ class Task(NamedTuple):
     left_out: list[str]  # what could not be asked or learned, and why
     settings: config.Data
     tokenizer: Tokenizer
+    has_answers: bool = True  # False: they do not say of all what is right
 
     def problem(self, seed: int, number: int) -> Problem:
         """Question `number` of the stream that a seed asks."""
@@ -51,13 +52,10 @@ class Task(NamedTuple):
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
-    def has_answers(self) -> bool:
-        """Whether anybody knows what is right."""
-        return all(problem.answer is not None for problem in self.train)
-
-    @property
-    def checker(self) -> str:
-        """The reward function that judges answers of these data."""
+    def checker(self) -> str | None:
+        """The reward function that judges answers of these data, if any can."""
+        if not self.has_answers:
+            return None
         own = {"sums": "last", "humaneval": "code"}
         return own.get(self.settings.name, "correct")
 
@@ -114,7 +112,8 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
         if chosen.test != chosen.split:
             held_out, more = _problems(chosen, chosen.test)
             left_out += more
-    task = Task(train, held_out, left_out, chosen, tokenizer)
+    has_answers = all(one.answer is not None for one in [*train, *held_out])
+    task = Task(train, held_out, left_out, chosen, tokenizer, has_answers)
     room = spec.max_length - settings.sampling.max_new
     longest = min(settings.sampling.max_prompt or room, room)
     train, long = _short(task, train, longest)
@@ -135,12 +134,12 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
 
 def need_answers(settings: config.Config, task: Task):
     """Refuses rewards that compare with an answer, where there is none."""
-    stages, named = settings.stages, settings.rewards.functions
-    needing = [name for name in named or (task.checker,) if name in rules.NEEDING]
-    if {"rft", "dpo", "online"} & set(stages) and needing and not task.has_answers:
+    named, asking = settings.rewards.functions, {"rft", "dpo", "online"}
+    needs = not named or set(named) & rules.NEEDING
+    if asking & set(settings.stages) and needs and not task.has_answers:
         raise Refused(
             f"data.name is {task.settings.name!r}, where nobody says what is right; "
-            f"rewards.functions, {named}, compares with that ({', '.join(needing)}). "
+            f"rewards.functions are {named or 'its own'}, which compare with that. "
             "Name model, or functions that do not."
         )
 

@@ -30,6 +30,7 @@ from grpo_jax.groups import Group
 from grpo_jax.losses import kl, statistics
 from grpo_jax.models import transformer
 from grpo_jax.rewards import calls, neural, shaping
+from grpo_jax.rewards.settings import MODEL
 from grpo_jax.section import Refused
 from grpo_jax.stage import Found, State
 
@@ -78,7 +79,12 @@ class Online:
         self.greedy = stage.asker(run, stage.greedily(chosen.sampling), 1)
         self.model: neural.Model | None = None
         if chosen.rewards.asks_a_model:
-            self.model = neural.load(chosen.reward_model, run.mesh, warnings.warn)
+            self.model = neural.load(
+                chosen.reward_model,
+                run.mesh,
+                warnings.warn,
+                rewards_steps=chosen.rewards.steps == MODEL,
+            )
         self.kinds = sorted({problem.kind for problem in run.task.train})
         self.values = programs.forward(statistics.values)
 
@@ -145,7 +151,7 @@ class Online:
         self, params: transformer.Params, host: dict, number: int, meanwhile: Callable
     ) -> Drawn:
         """Groups for one step: so many questions, or more until enough are mixed."""
-        chosen, names = self.settings.groups, self.asker.grader.names
+        chosen = self.settings.groups
         key = self.run.key(prng.Stream.SAMPLE, number)
         B, first = self.settings.training.batch_size, host["questions"]
         own, found, others, faults, samples = self.own(B), [], [], [], 0
@@ -169,7 +175,7 @@ class Online:
         samples, failed, blank = crossing.summed(samples, len(faults), blank)
         first_fault = (faults or ["of another process"])[0]
         limits = self.settings.rewards
-        made = samples * (len(names) + (self.asker.steps is not None))
+        made = samples * (self.asker.grader.calls + (self.asker.steps is not None))
         calls.need_few(failed, made, first_fault, limits.most_faults)
         calls.need_scored(blank, samples, limits.most_unscored)
         spent = round_ + 1, (round_ + 1) * B, samples, failed, blank
@@ -208,10 +214,16 @@ class Online:
         return self.judged(asked, meanwhile)
 
     def judged(self, asked: asking.Asked, meanwhile: Callable) -> asking.Asked:
-        """With a reward model's rewards, if there is one."""
-        if self.model is None:
-            return asked
-        return neural.judged(self.model, asked, self.asker.grader.names, meanwhile)
+        """With a reward model's rewards, of outputs and of steps, if there are any.
+
+        All processes ask it as often as each other, however little each has to ask.
+        """
+        names = self.asker.grader.names
+        if MODEL in names:
+            asked = neural.judged(self.model, asked, names, meanwhile)
+        if asked.stepped is not None and self.settings.rewards.steps == MODEL:
+            asked = neural.stepped(self.model, asked, meanwhile)
+        return asked
 
     def budgets(self, seen: dict, numbers: Sequence[int]) -> np.ndarray:
         """Tokens that each sample may have, [B, G]; 0: it is not drawn."""

@@ -422,6 +422,7 @@ def test_what_is_right_for_cosine_can_be_said():
 OF_REWARD = {"stages": ("reward",)}
 ASKING = {"rewards": config.Rewarding(functions=("model",))}
 JUDGE = {"reward_model": config.RewardModel(name="runs/rm")}
+STEPS_BY_MODEL = {"rewards": config.Rewarding(steps="model"), "algorithm": BY_STEP}
 
 
 @pytest.mark.parametrize(
@@ -461,10 +462,28 @@ JUDGE = {"reward_model": config.RewardModel(name="runs/rm")}
             "only a stage online asks a reward model",
         ),
         (ASKING | JUDGE | {"stages": ("sft",)}, "only a stage online asks"),
+        (STEPS_BY_MODEL, "reward_model.name is None; rewards.steps is model"),
+        (
+            {"rewards": config.Rewarding(steps="model")} | JUDGE,
+            "rewards.steps is 'model'; algorithm.advantage.supervision is 'outcome'",
+        ),
+        (
+            STEPS_BY_MODEL
+            | {"reward_model": config.RewardModel(name="runs/rm", of_steps="least")},
+            "of_steps is 'least'; model is not among rewards.functions",
+        ),
+        (
+            {"rewards": config.Rewarding(steps="chain"), "algorithm": BY_STEP} | JUDGE,
+            "reward_model is .*; model is not among rewards.functions, and not",
+        ),
     ],
 )
 def test_what_has_to_do_with_reward_models_fits_together(changed, message):
     config.Config(**ASKING, **JUDGE)
+    config.Config(**STEPS_BY_MODEL, **JUDGE, stages=("rft", "online"))
+    both = config.Rewarding(steps="model", functions=("model",))
+    least = config.RewardModel(name="runs/rm", of_steps="least")
+    config.Config(rewards=both, algorithm=BY_STEP, reward_model=least)
     parts = config.Training(parts=2)
     config.Config(**OF_REWARD, training=parts, reward=config.Reward(steps=3))
     config.Config(**ASKING, stages=("sft", "reward", "online"))

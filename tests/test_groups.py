@@ -10,6 +10,7 @@ from grpo_jax.advantages import estimate
 from grpo_jax.data.problem import Problem
 from grpo_jax.groups import Group
 from grpo_jax.pool import Answers, Question
+from grpo_jax.rewards.stepwise import Stepped
 
 NAN = float("nan")
 
@@ -187,6 +188,42 @@ def test_a_table_has_a_row_for_each_sample():
         "tokens": 2,
         "ended": True,
     }
+
+
+def test_what_is_right_is_told_beside_what_a_model_gives():
+    """Of the samples that were drawn; what failed is not known, and none is a reward."""
+    chosen = settings(weights=(1.0, 0.5))
+    parts = (1.0, 2.0), (3.0, NAN), (NAN, NAN)
+    one = group((2, 3, 0), parts, (True,) * 3, right=np.array([0.0, 1.0, NAN]))
+    two = group((2, 3, 3), parts, (True,) * 3, right=np.array([1.0, NAN, 1.0]))
+    told = groups.numbers(chosen, ["a", "b"], [one, two])
+    assert told["samples/right"] == 3 / 4
+    assert "samples/right" not in groups.numbers(settings(), ["a"], [group()])
+    given = groups.table(chosen, ["a", "b"], [one, two], np.zeros((2, 3, 12)))
+    assert [row["right"] for row in given] == [False, True, True, None, True]
+    # Weighed; unscorable is what lacks a reward that others of its question have.
+    assert [row["reward"] for row in given] == [2.0, None, 2.0, None, None]
+    assert (
+        not {"reward", "right"}
+        & groups.table(
+            chosen,
+            ["a", "b"],
+            [group(parts=((1.0, 0.0), (0.0, 0.0)))],
+            np.zeros((1, 2, 12)),
+        )[0].keys()
+    )
+    learned = groups.rewards(chosen, [""], [one], 12)
+    np.testing.assert_array_equal(learned.parts[0], parts)
+
+
+def test_in_process_supervision_a_sample_is_worth_the_mean_of_its_steps():
+    steps = [
+        Stepped(["a", "b"], np.array([0, 2], np.int32), np.array(x, float))
+        for x in ([1, 2], [NAN, 4], [NAN, NAN])
+    ]
+    one = group((3, 3, 3), ((0.0,),) * 3, (True,) * 3, steps=steps, right=np.zeros(3))
+    given = groups.table(settings(), ["a"], [one], np.zeros((1, 3, 12)))
+    assert [row["reward"] for row in given] == [1.5, 4.0, None]
 
 
 def test_a_row_that_is_dropped_makes_no_group_mixed():

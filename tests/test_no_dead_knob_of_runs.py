@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from grpo_jax import (
+    asking,
     beginning,
     config,
     crossing,
@@ -42,7 +43,7 @@ from grpo_jax.data.problem import Problem
 from grpo_jax.losses import statistics
 from grpo_jax.models import load
 from grpo_jax.models.settings import Lora, Numerics
-from grpo_jax.rewards import calls, code, grading, neural
+from grpo_jax.rewards import calls, code, grading, neural, stepwise
 from grpo_jax.section import Refused
 from grpo_jax.text.tokenizer import Bytes
 from tests import runs
@@ -75,6 +76,8 @@ TAGGED = {"reward.labels": "steps", "data.name": "chains"}
 ASKING = {"rewards.functions": ("model",), "reward_model.name": "a run"}
 ROUNDS = {"iterative.rounds": 1, "rewards.functions": ("model",)}
 ROUNDS |= {"algorithm.beta": 0.1, "iterative.replay": 0.5}
+BY_MODEL = {"algorithm.advantage.supervision": "process", "rewards.steps": "model"}
+BY_MODEL |= {"reward_model.name": "a run"}
 OFTEN = {"training.steps": 5, "keep.every": 1, "evaluation.every": 1}
 PROOFS = {  # path → (a value, the settings under which it matters)
     "seed": (1, {}),
@@ -361,6 +364,8 @@ def on_a_judge(chosen):
         patch.setattr(judging, "score", score)
         mesh = sharding.mesh(1, 1, 1, jax.devices()[:1])
         model = neural.load(asked, mesh, print)
+        if chosen.rewards.steps == "model":
+            return [calls, _said_of_steps(model)]
         found, _ = neural.outcomes(model, ["q"], [["a\nb\nc", "d"]])
     return [calls, found.tolist()]
 
@@ -397,6 +402,17 @@ def on_rounds(chosen):
         iterative.train(chosen, folder, screen=display.Screen(is_quiet=True))
         trace += [p.read_text() for p in sorted(folder.glob("mix-*"))]
     return trace
+
+
+def _said_of_steps(model):
+    cut = [
+        stepwise.Stepped(texts, np.arange(len(texts), dtype=np.int32), np.zeros(0))
+        for texts in (["a", "b", "c"], ["d"])
+    ]
+    by_step = stepwise.Graded([cut], [])
+    asked = asking.Asked([Problem("q", "a")], [], [], [], None, by_step)
+    found = neural.stepped(model, asked, lambda: None).stepped.groups
+    return [[one.reward.tolist() for one in group] for group in found]
 
 
 ON_PAIRS = ("dpo.loss", "dpo.beta", "dpo.form", "dpo.label_smoothing")
@@ -450,6 +466,17 @@ def test_changing_the_field_changes_what_is_observed(path):
     before = observe(way(path), tuple(given.items()))
     after = observe(way(path), tuple((given | {path: value}).items()))
     assert before != after
+
+
+@pytest.mark.parametrize("path", ["name", "output", "batch_size"])
+def test_the_settings_of_a_model_that_rewards_steps_matter_there_too(path):
+    value, _ = PROOFS[f"reward_model.{path}"]
+    changed = BY_MODEL | {f"reward_model.{path}": value}
+    before, after = (
+        on_a_judge(runs.build(config.Config, x)) for x in (BY_MODEL, changed)
+    )
+    assert before != after
+    assert before[1] == [[[1.0, -1.0, 0.5], [1.0]]]
 
 
 @pytest.mark.parametrize("name", ["a run", "pairs", "a grader", "a task", "a judge"])

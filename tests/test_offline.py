@@ -259,6 +259,16 @@ def test_the_reference_is_the_policy_that_the_stage_began_with(lora, float64):
     test_learner.same(held, examples.params_of(SPEC, "float64"), 0)
 
 
+def test_a_reward_model_of_a_later_stage_is_nothing_to_it():
+    chosen = config.Config(
+        stages=("sft", "online"),
+        rewards=config.Rewarding(functions=("model",)),
+        reward_model=config.RewardModel(name="runs/a model"),
+    )
+    made = offline.make(SPEC, chosen, "sft")
+    assert made.settings.reward_model == config.RewardModel()
+
+
 def test_a_reference_is_held_where_it_is_told_to_be():
     chosen = dataclasses.replace(
         settings("dpo"),

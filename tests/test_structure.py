@@ -18,12 +18,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
     | {"text/units", "rewards/worker", "rewards/equivalent", "text/steps"}
-    | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "plots"}
+    | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "hacking"}
     | {"line", "text/overlap", "rewards/jail"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/calls", "workdir", "processes", "text/forms"}
-    | {"rewards/paper", "data/verdicts"},
+    | {"rewards/paper", "data/verdicts", "plots"},
     {"sampling/settings", "replay", "data/arithmetic", "data/sets", "rewards/strict"}
     | {"rewards/shaping", "rewards/code"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}

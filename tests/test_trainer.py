@@ -377,7 +377,9 @@ def test_faults_of_the_rule_for_steps_are_counted_with_the_others():
 def test_a_run_without_a_rule_for_steps_is_refused_before_anything_runs(tmp_path):
     chosen = {V + "supervision": "process"}
     chosen = runs.build(config.Config, runs.SMALL | chosen)
-    with pytest.raises(Refused, match=r"rewards.steps is None; .* named chain\."):
+    with pytest.raises(
+        Refused, match=r"rewards.steps is None; .* named chain, model\."
+    ):
         runs.train(chosen, tmp_path / "run")
 
 

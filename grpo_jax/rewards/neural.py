@@ -5,7 +5,8 @@
 
 The model reads text, with its own tokenizer and its own way to put a question: whatever
 the policy's are, what was sampled is decoded, and tokenised again. A question is read
-once for its group. What is too long for the model stays unscored, and is told.
+once for its group. What is too long for the model stays unscored, and is told. In
+process supervision the steps are the policy's, which end with tokens of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from jaxtyping import Float
 
 from grpo_jax import asking, config, crossing, judging, labels, runs
 from grpo_jax.models import settings
+from grpo_jax.rewards import stepwise
 from grpo_jax.rewards.settings import MODEL
 from grpo_jax.section import Refused
 from grpo_jax.text import reading
@@ -34,13 +36,22 @@ class Model(NamedTuple):
     identity: str  # of its weights
 
 
-def load(chosen: config.RewardModel, mesh: Mesh, tell: Callable[[str], None]) -> Model:
+def load(
+    chosen: config.RewardModel,
+    mesh: Mesh,
+    tell: Callable[[str], None],
+    *,
+    rewards_steps: bool = False,
+) -> Model:
     """Of a run whose stage was reward, at its latest checkpoint, or at one named."""
     found = runs.find(settings.Model(name=chosen.name), "reward")
     of_run, text = found.settings, found.base.tokenizer
     by_steps = of_run.reward.labels == "steps"
     reason = f"{chosen.name} scores whole completions"
     chosen.need_read("of_steps", by_steps, reason, "a model of steps")
+    rule = "it scores whole completions, and rewards.steps 'model' asks for each step"
+    remedy = "Name a run whose reward.labels are steps."
+    chosen.need("name", by_steps or not rewards_steps, rule, remedy)
     step = runs.step(found, "latest", tell)
     numerics = of_run.model.numerics
     key = crossing.up(jax.random.key_data(jax.random.key(0)))
@@ -96,7 +107,7 @@ def steps(
         # A question that leaves no room is not read either.
         asked.append((ids if any(row.ends for row in rows) else [0], rows))
     said = judging.score(model.judge, asked, model.settings.batch_size, meanwhile)
-    S = max((len(of_row) for group in said for of_row in group), default=0)
+    S = max((len(one) for group in cut for one in group if one is not None), default=0)
     found = np.full((len(cut), max(map(len, cut), default=0), max(S, 1)), np.nan)
     for b, group in enumerate(said):
         for g, of_row in enumerate(group):
@@ -117,3 +128,21 @@ def judged(
     parts[:, :, list(names).index(MODEL)] = found
     graded = asked.graded._replace(parts=parts, faults=asked.graded.faults + faults)
     return asked._replace(graded=graded)
+
+
+def stepped(model: Model, asked: asking.Asked, meanwhile: Callable) -> asking.Asked:
+    """With the model's scores as the rewards of the policy's steps; of a completion
+    that is too long, none has any."""
+    questions = [problem.question for problem in asked.problems]
+    groups = asked.stepped.groups
+    cut = [[None if one is None else one.texts for one in group] for group in groups]
+    found, faults = steps(model, questions, cut, meanwhile)
+    rewarded = [
+        [
+            None if one is None else one._replace(reward=scores[: len(one.texts)])
+            for one, scores in zip(group, of_group, strict=True)
+        ]
+        for group, of_group in zip(groups, found, strict=True)
+    ]
+    faults = asked.stepped.faults + faults
+    return asked._replace(stepped=stepwise.Graded(rewarded, faults))

@@ -17,8 +17,8 @@ class Rewarding(Section):
     # or an experiment's own; (): the data's own checker
     functions: tuple[str, ...] = ()
     clip: tuple[float, float] | None = None  # what each function gives is kept within
-    # chain, or an experiment's own: what rewards steps, in process supervision, where
-    # the functions only measure
+    # chain, model, which is reward_model.name, or an experiment's own: what rewards
+    # steps, in process supervision, where the functions only measure
     steps: str | None = None
     overlong: int = 0  # DAPO: over max_new's last so many tokens, up to −1 is added
     repetition: int = 0  # n: of n-grams of tokens, the share that repeats is taken off
@@ -35,7 +35,7 @@ class Rewarding(Section):
 
     @property
     def asks_a_model(self) -> bool:
-        return MODEL in self.functions
+        return MODEL in self.functions or self.steps == MODEL
 
     def check(self):
         self.need_positive("seconds", "workers", "program_seconds", "program_memory")
@@ -59,14 +59,14 @@ class Rewarding(Section):
 
 @dataclasses.dataclass(frozen=True)
 class RewardModel(Section):
-    """The reward model that rewards.functions names `model`."""
+    """The reward model that rewards.functions, or rewards.steps, names `model`."""
 
     path: ClassVar[str] = "reward_model"
     name: str | None = None  # a run whose stage was reward: its folder, or FOLDER@STEP
     # logit: the score as it is, of any size; probability: σ of it, that it is right
     output: Literal["logit", "probability"] = "logit"
-    # of one that scores steps, a completion's reward: its last step's score, or its
-    # worst step's
+    # of one that scores steps, the reward of a whole completion, which is what
+    # rewards.functions asks for: its last step's score, or its worst step's
     of_steps: Literal["last", "least"] = "last"
     batch_size: int = 16  # groups that each process has scored at once
 

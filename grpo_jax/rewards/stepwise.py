@@ -1,12 +1,12 @@
 """The steps of whole groups and what a rule gives each: rewards of process supervision.
 
 As in `grading`, texts go to the rule as soon as they are there. A call that fails
-leaves all steps of its sample unscored; one that returns None for some, those.
+leaves all steps of its sample unscored; one that returns None for some, those. What a
+reward model says comes of the devices (see `neural`): here its steps are only cut.
 """
 
 import functools
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from grpo_jax.data.problem import Problem
 from grpo_jax.rewards import calls
-from grpo_jax.rewards.settings import Rewarding
+from grpo_jax.rewards.settings import MODEL, Rewarding
 from grpo_jax.rewards.steps import RULES, Rule
 from grpo_jax.section import Refused
 from grpo_jax.text import answers, steps
@@ -35,17 +35,22 @@ class Graded(NamedTuple):
 
 
 class StepGrader:
-    """Threads that call a run's rule for steps."""
+    """Threads that call a run's rule for steps; a model's are unscored here."""
 
     def __init__(self, settings: Rewarding, own: dict[str, Rule], tokenizer: Tokenizer):
-        self.name, known = settings.steps, RULES | own
+        self.name, known = settings.steps, RULES | own | {MODEL: None}
+        if MODEL in own:
+            raise Refused(
+                f"a rule of your own is called {MODEL!r}, which stands for a reward "
+                "model. Give it another name."
+            )
         if self.name not in known:
             raise Refused(
                 f"rewards.steps is {self.name!r}; algorithm.advantage.supervision is "
                 f"'process', and there are rules for steps named {', '.join(known)}. "
                 "Choose one. An experiment file's own stand in STEP_REWARDS there."
             )
-        rule = {self.name: known[self.name]}
+        rule = {self.name: known[self.name]} if self.name != MODEL else {}
         bounded = RULES.keys() - own.keys()
         self.pool = calls.Pool(rule, settings.workers, settings.seconds, bounded)
         self.splitter = steps.Splitter(tokenizer.decode, tokenizer.size)
@@ -57,7 +62,7 @@ class StepGrader:
         length: Int[np.ndarray, "G"],
         texts: Sequence[str | None],
         has_ended: Sequence[bool] | Bool[np.ndarray, "G"],
-    ) -> list[tuple[steps.Steps, Future] | None]:
+    ) -> list[tuple | None]:
         """Cuts a group into steps, begins to grade them, and returns.
 
         Our own rules grade the last step of a text that was cut without what may be
@@ -85,12 +90,15 @@ class StepGrader:
     def _of(self, begun: tuple | None, faults: list[str]) -> Stepped | None:
         if begun is None:
             return None
-        (texts, ends), future = begun
+        (texts, ends), *futures = begun
         read = functools.partial(_numbers, count=len(texts))
-        reward, fault = self.pool.result(self.name, future, read)
-        if fault:
-            faults.append(f"{self.name} {fault}")
-            reward = [None] * len(texts)
+        reward = [None] * len(texts)
+        for future in futures:  # of a model there is none
+            said, fault = self.pool.result(self.name, future, read)
+            if fault:
+                faults.append(f"{self.name} {fault}")
+            else:
+                reward = said
         known = [np.nan if x is None else x for x in reward]
         return Stepped(texts, np.array(ends, np.int32), np.array(known, float))
 

@@ -122,6 +122,36 @@ def test_where_programs_cannot_run_nothing_begins(monkeypatch):
     assert found.parts.item() == 1
 
 
+@pytest.mark.parametrize("by", ["outputs", "steps"])
+@pytest.mark.parametrize("others", [(), ("last",), ("format",)])
+def test_where_a_model_rewards_the_datas_own_checker_measures(by, others):
+    """Once, and beside the rewards; an own function of its name does not."""
+    names = (*others, "model") if by == "outputs" else others
+    chosen = Rewarding(functions=names, steps="model" if by == "steps" else None)
+    for own in ({}, {"last": lambda *texts: 3.0}):
+        grader = grading.Grader(chosen, "last", own)
+        begun = grader.submit(FOUR, ["4", "x", None, "5\n4"], [True] * 3 + [False])
+        assert len(begun[0]) + (by == "outputs") == grader.calls
+        found = grader.collect([begun])
+        np.testing.assert_array_equal(found.right, [[1, 0, np.nan, 0]])
+        assert found.parts.shape == (1, 4, len(names or ("last",)))
+        asked = {"last", *others} if others or by == "outputs" else {"last"}
+        twice = bool(own) and "last" in (names or ("last",))
+        assert grader.calls == len(asked) + (by == "outputs") + twice
+    grader = grading.Grader(Rewarding(functions=others), "last", {})
+    assert grader.collect([grader.submit(FOUR, ["4"], [True])]).right is None
+
+
+def test_programs_are_run_where_they_say_what_is_right(monkeypatch):
+    chosen, needed = Rewarding(functions=("model",)), []
+    monkeypatch.setattr(code, "judged", lambda *given: 1.0)
+    monkeypatch.setattr(code, "need_jail", lambda: needed.append(1))
+    grader = grading.Grader(chosen, "code", {})
+    found = grader.collect([grader.submit(FOUR, ["x = 4"], [True])])
+    assert found.right.item() == 1 and np.isnan(found.parts).all()
+    assert needed == [1]
+
+
 def test_the_column_of_a_reward_model_is_left_empty():
     """What it says comes of the devices."""
     names, found = graded([(FOUR, ["4", "x"])], ("last", "model", "format"))

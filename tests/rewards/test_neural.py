@@ -22,8 +22,9 @@ from grpo_jax import (
 from grpo_jax import labels as labels_
 from grpo_jax.data.problem import Problem
 from grpo_jax.models.settings import Model, Tiny
-from grpo_jax.rewards import neural
+from grpo_jax.rewards import neural, stepwise
 from grpo_jax.rewards.grading import Graded
+from grpo_jax.rewards.stepwise import Stepped
 from grpo_jax.section import Refused
 from grpo_jax.text import reading, steps
 from grpo_jax.text.tokenizer import Bytes
@@ -149,6 +150,43 @@ def test_what_is_too_long_stays_unscored_and_is_told():
     assert np.isnan(none).all()
 
 
+def by_step(*groups):
+    """Questions, as they are asked, and the steps of what was said."""
+    problems = [Problem(f"{i}=", "x") for i in range(len(groups))]
+    cut = [
+        [x and Stepped(x, np.arange(len(x), dtype=np.int32), np.zeros(0)) for x in g]
+        for g in groups
+    ]
+    return asking.Asked(problems, [], [], [], None, stepwise.Graded(cut, ["one"]))
+
+
+def test_the_policys_own_steps_are_what_the_model_rewards():
+    """Each in its place; of what is too long none, however many steps it has."""
+    model = of_steps(test_judging.SPEC, test_judging.judge().params, Lines())
+    asked = by_step([["12", "3"], None], [["2" * 50, "1", "2"], ["3"]])
+    found = neural.stepped(model, asked, lambda: None).stepped
+    (one, none), (long, short) = found.groups
+    expected, _ = neural.steps(model, ["0=", "1="], [[["12", "3"]], [["3"]]])
+    np.testing.assert_allclose(one.reward, expected[0, 0], 1e-5)
+    assert none is None and one.texts == ["12", "3"] and one.ends.tolist() == [0, 1]
+    np.testing.assert_array_equal(long.reward, [np.nan] * 3)
+    np.testing.assert_allclose(short.reward, expected[1, 0, :1], 1e-5)
+    before, told = found.faults
+    assert before == "one" and told.startswith("model: a completion has 58 tokens")
+    assert asked.stepped.faults == ["one"]
+    sigma = of_steps(
+        test_judging.SPEC, model.judge.params, Lines(), output="probability"
+    )
+    ((other, _), _) = neural.stepped(sigma, asked, lambda: None).stepped.groups
+    np.testing.assert_allclose(other.reward, 1 / (1 + np.exp(-one.reward)), 1e-5)
+
+
+def test_a_model_of_whole_completions_rewards_no_steps(whole):
+    chosen = config.RewardModel(name=str(whole[0]))
+    with pytest.raises(Refused, match=r"name is .* scores whole completions, and .*st"):
+        neural.load(chosen, mesh(), print, rewards_steps=True)
+
+
 def test_what_the_model_says_stands_in_its_own_column(whole):
     model = neural.load(config.RewardModel(name=str(whole[0])), mesh(), print)
     problems = [Problem("2+2=", "4"), Problem("2+3=", "5")]
@@ -229,6 +267,29 @@ def test_an_online_run_is_rewarded_by_the_model(whole, tmp_path):
     last = runs_.rows(tmp_path)[-1]
     np.testing.assert_allclose(last["reward/model"], np.mean(said), 1e-5)
     assert 0 <= last["reward/last"] <= 1
+
+
+def test_what_is_right_is_told_of_the_samples_that_the_model_rewards(whole, tmp_path):
+    """Every step; it is no reward, and nothing is learned of it."""
+    chosen = asking_settings(whole[0], **{"rewards.functions": ("model",)})
+    chosen = dataclasses.replace(chosen, keep=config.Keep(samples=1))
+    with runs_.stubbed() as calls:
+        runs_.train(chosen, tmp_path)
+    _, *rows = runs_.rows(tmp_path)
+    tables = [
+        list(test_runs.workdir.rows(path))
+        for path in sorted((tmp_path / "samples").glob("*"))
+    ]
+    assert len(rows) == len(tables) == 2
+    for row, table in zip(rows, tables, strict=True):
+        right = [one["completion"].strip() == one["answer"] for one in table]
+        assert [one["right"] for one in table] == right
+        assert row["samples/right"] == np.mean(right) and 0 < sum(right) < len(right)
+        assert row["samples/parted"] == 0
+        assert all(one["reward"] == one["rewards"]["model"] for one in table)
+        assert not any(name.startswith("reward/l") for name in row)
+    learned = [call for call in calls if call[0] == "learn"]
+    assert all(np.shape(call[2]) == (4, 4, 1) for call in learned)
 
 
 def test_a_run_is_not_gone_on_with_by_another_judge(whole, tmp_path):

@@ -115,10 +115,23 @@ def test_a_rule_changes_nothing_but_its_own_list():
 def test_the_rules_there_are_are_listed_where_none_is_named():
     for name in (None, "mine"):
         with pytest.raises(
-            Refused, match=r"'process', and .* named chain, own\. .*STEP"
+            Refused, match=r"'process', and .* named chain, own, model\. .*STEP"
         ):
             settings = Rewarding(steps=name)
             stepwise.StepGrader(settings, {"own": lambda *x: []}, Bytes())
+
+
+def test_steps_of_a_reward_model_are_cut_and_left_unscored():
+    """What it says comes of the devices; nothing of the host is asked, or fails."""
+    grader = stepwise.StepGrader(Rewarding(steps="model"), {}, Bytes())
+    found = grader.collect([grader.submit(ASKED, *group("ab\nc", None))])
+    ((one, none),) = found.groups
+    assert none is None and found.faults == [] and one.texts == ["ab", "c"]
+    np.testing.assert_array_equal(one.ends, [2, 4])
+    np.testing.assert_array_equal(one.reward, [np.nan, np.nan])
+    with pytest.raises(Refused, match="rule of your own is called 'model'"):
+        own = {"model": lambda *x: []}
+        stepwise.StepGrader(Rewarding(steps="model"), own, Bytes())
 
 
 def test_ones_own_rule_may_take_the_name_of_a_known_one():

@@ -1,0 +1,73 @@
+"""What is drawn of a run."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from grpo_jax import plots
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """The lines of each pair of axes, by their labels, and what the legend lists."""
+
+    def draw(rows):
+        figures, save = [], Figure.savefig
+
+        def keep(self, *given, **options):
+            figures.append(self)
+            save(self, *given, **options)
+
+        monkeypatch.setattr(Figure, "savefig", keep)
+        path = plots.learning(rows, tmp_path / "a" / "figure.png")
+        assert path.stat().st_size > 1000
+        monkeypatch.undo()
+        (figure,) = figures
+        lines = [
+            {line.get_label(): line for line in axes.get_lines()}
+            for axes in figure.axes
+        ]
+        legend = figure.axes[0].get_legend()
+        return lines, legend and [text.get_text() for text in legend.get_texts()]
+
+    return draw
+
+
+def rows(**more):
+    return [
+        {"step": i, "stage": "online", "reward_mean": 10.0 + i}
+        | {name.replace("_", "/"): x for name, x in more.items()}
+        for i in range(5)
+    ]
+
+
+def test_a_models_reward_has_its_own_axis_and_what_is_right_the_shares(drawn):
+    """A logit has no scale of its own, and a share has."""
+    made = rows(samples_right=0.25, samples_parted=0.0)
+    made[3]["samples/parted"] = made[4]["samples/parted"] = 1.0
+    (shares, rewards), legend = drawn(made)
+    right = shares["right, of the samples in training"]
+    np.testing.assert_array_equal(right.get_ydata(), [0.25] * 5)
+    np.testing.assert_array_equal(
+        shares["reward rises, right falls"].get_xdata(), [3, 4]
+    )
+    np.testing.assert_array_equal(
+        rewards["reward in training"].get_ydata(), 10.0 + np.arange(5)
+    )
+    assert right.axes.get_ylim()[1] == 1.02
+    assert rewards["reward in training"].axes.get_ylim()[1] > 14
+    assert set(legend) == {
+        "right, of the samples in training",
+        "reward rises, right falls",
+        "reward in training",
+    }
+
+
+def test_without_a_reward_model_there_is_one_axis(drawn):
+    (lines,), legend = drawn(rows())
+    assert legend == ["reward in training"] and "reward in training" in lines
+
+
+def test_a_run_without_numbers_is_drawn(drawn):
+    (lines,), legend = drawn([{"step": 0, "stage": "sft"}])
+    assert not lines and legend is None
