@@ -14,6 +14,7 @@ from grpo_jax.pool import Answers, Question
 from grpo_jax.records import Rewards
 from grpo_jax.rewards import shaping
 from grpo_jax.rewards.stepwise import Stepped
+from grpo_jax.text import diversity
 
 
 class Group(NamedTuple):
@@ -187,6 +188,8 @@ def numbers(
     if groups[0].right is not None:
         right = crossing.gathered(np.stack([group.right for group in groups]))
         out[hacking.RIGHT] = _mean(right[there])
+    various = crossing.gathered(np.array([_diversity(group) for group in groups]))
+    out |= dict(zip(diversity.NAMES, map(_mean, various.T), strict=True))
     return out | {
         "samples/tokens": int(length.sum()),
         "samples/truncated": _mean(~ended[there]),
@@ -231,6 +234,15 @@ def table(
                 row["steps"] = stepped.rows(group.steps[g], advantage[b, g])
             rows.append(row)
     return rows
+
+
+def _diversity(group: Group) -> tuple[float, float, float]:
+    """Of what was drawn."""
+    drawn = np.flatnonzero(group.answers.length)
+    tokens = [
+        group.answers.tokens[g, : group.answers.length[g]].tolist() for g in drawn
+    ]
+    return diversity.of_group(tokens, [group.texts[g] for g in drawn])
 
 
 def _every(settings: config.Config, group: Group) -> Float[np.ndarray, "G R"]:

@@ -19,7 +19,10 @@ from grpo_jax.rewards.calls import Reward
 from grpo_jax.section import choose
 
 OFFLINE = ("sft", "rft", "dpo")
-PREFERENCES = ("Anthropic/hh-rlhf",)  # pairs of answers, and no question's answer
+PREFERENCES = (
+    "hh-rlhf",
+    "Anthropic/hh-rlhf",
+)  # pairs of answers, and no question's answer
 FROM_PREFERENCES = {
     "stages": ("reward", "online"),
     "reward.labels": "preferences",

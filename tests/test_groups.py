@@ -11,6 +11,7 @@ from grpo_jax.data.problem import Problem
 from grpo_jax.groups import Group
 from grpo_jax.pool import Answers, Question
 from grpo_jax.rewards.stepwise import Stepped
+from grpo_jax.text import diversity
 
 NAN = float("nan")
 
@@ -159,7 +160,9 @@ def test_numbers_are_of_what_was_drawn():
         group((3, 0), ((1.0, 0.5), (NAN, NAN)), (True, False)),
         group((4, 12), ((0.0, NAN), (NAN, 0.0)), (True, False), is_trained=False),
     ]
-    assert groups.numbers(settings(overlong=12), ["a", "b"], several) == {
+    told = groups.numbers(settings(overlong=12), ["a", "b"], several)
+    various = {name: told.pop(name) for name in diversity.NAMES}
+    assert told == {
         "reward/a": 0.5,
         "reward/b": 0.25,
         "reward/overlong": pytest.approx(-(3 + 4 + 12) / 12 / 3),
@@ -169,6 +172,9 @@ def test_numbers_are_of_what_was_drawn():
         "samples/truncated": pytest.approx(1 / 3),
         "groups/found": 0.5,
     }
+    # Tokens are all alike: one of 2 bigrams, one of 3 + 11. The first has no pair.
+    expected = 1, pytest.approx((1 / 2 + 1 / 14) / 2), 0
+    assert tuple(various.values()) == expected
     blind = [group(parts=((NAN,), (NAN,)))]
     assert np.isnan(groups.numbers(settings(), ["a"], blind)["reward/a"])
 

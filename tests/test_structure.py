@@ -16,14 +16,14 @@ import grpo_jax
 PACKAGE = pathlib.Path("grpo_jax")
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
-    {"section", "prng", "text/diversity", "text/answers", "losses/statistics"}
+    {"section", "prng", "text/answers", "losses/statistics"}
     | {"text/units", "rewards/worker", "rewards/equivalent", "text/steps"}
     | {"crossing", "sampling/shapes", "accuracy", "allocation", "stopping", "hacking"}
     | {"line", "text/overlap", "rewards/jail"},
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/calls", "workdir", "processes", "text/forms"}
-    | {"rewards/paper", "data/verdicts", "plots"},
+    | {"rewards/paper", "data/verdicts", "plots", "text/diversity"},
     {"sampling/settings", "replay", "data/arithmetic", "data/sets", "rewards/strict"}
     | {"rewards/shaping", "rewards/code"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}

@@ -67,6 +67,12 @@ def _humaneval(row: dict) -> Problem:
     return Problem(row["prompt"], tests, row.get("canonical_solution"))
 
 
+def _preference(row: dict) -> Problem:
+    """Nobody knows an answer; the better one of two shows how it may be said."""
+    (one,) = verdicts.preference(row)
+    return Problem(one.question, None, one.better)
+
+
 def _of(name: str) -> dict[str, str]:
     return {split: f"{name}/{split}.jsonl" for split in ("train", "test")}
 
@@ -90,6 +96,11 @@ SETS = {
     ),
     "cmath": Source(("weitianwen/cmath",), _cmath, _of("cmath")),
     "humaneval": Source(("openai/openai_humaneval",), _humaneval, _of("humaneval")),
+    "hh-rlhf": Source(
+        ("Anthropic/hh-rlhf",),
+        _preference,
+        {"test": "hh_rlhf/harmless_base_test.jsonl"},
+    ),
 }
 
 
@@ -102,8 +113,7 @@ class Columns(NamedTuple):
 
     def read(self, row: dict) -> Problem:
         if _prefers(row):
-            (one,) = verdicts.preference(row)
-            return Problem(one.question, None, one.better)
+            return _preference(row)
         answer = _text(row[self.answer])
         demonstration = row[self.demonstration] if self.demonstration else None
         final = answers.final(answer) if answer else None
@@ -140,8 +150,8 @@ def read(
 
 
 def rows(name: str, split: str, subset: str | None = None) -> Iterable[tuple[str, Any]]:
-    """Rows of a file, or of a set of the hub, each with where it stands."""
-    return _rows(name, split, None, subset)
+    """Rows as they are, each with where it stands."""
+    return _rows(name, split, SETS.get(name), subset)
 
 
 def _rows(

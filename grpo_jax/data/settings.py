@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from grpo_jax.section import Section
 
 GENERATED = {"sums", "chains"}
-KNOWN = {"gsm8k", "math", "svamp", "mgsm", "mgsm-zh", "cmath", "humaneval"}
+KNOWN = {"gsm8k", "math", "svamp", "mgsm", "mgsm-zh", "cmath", "humaneval", "hh-rlhf"}
 FILES = (".jsonl", ".parquet")
 Instruction = Literal[
     "none", "steps", "steps-zh", "program", "program-zh", "function", "hashes"
@@ -19,8 +19,8 @@ class Data(Section):
     """What is asked. A set's own split is used, less what is held out of it."""
 
     path: ClassVar[str] = "data"
-    # sums and chains are generated; gsm8k, math, svamp, mgsm, mgsm-zh, cmath and
-    # humaneval are known by name; or it is a .jsonl or .parquet file, or a hub id.
+    # sums and chains are generated; gsm8k, math, svamp, mgsm, mgsm-zh, cmath, humaneval
+    # and hh-rlhf are known by name; or it is a .jsonl or .parquet file, or a hub id.
     name: str = "sums"
     subset: str | None = None  # its configuration, where a set of the hub has several
     split: str = "train"  # that is trained on

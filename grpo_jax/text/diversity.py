@@ -1,29 +1,29 @@
 """How different the samples of a group are: one that says one thing teaches nothing.
 
-On the host, over token ids or characters and over answers as text.
+On the host, over token ids and over answers as text.
 """
 
-import itertools
+import collections
 import math
 from collections.abc import Sequence
 
+from grpo_jax.text import answers
 
-def of_groups(
-    completions: Sequence[Sequence[Sequence]],
-    answers: Sequence[Sequence[str | None]],
-    n: int,
-) -> dict[str, float]:
-    """Means over the groups of a batch; what a group of one cannot say is left out."""
-    measures = {
-        "diversity/distinct": [distinct(group) for group in completions],
-        "diversity/ngrams": [distinct_ngrams(group, n) for group in completions],
-        "diversity/agreement": [agreement(group) for group in answers],
-    }
-    return {name: _mean(values) for name, values in measures.items()}
+NAMES = ("diversity/distinct", "diversity/bigrams", "diversity/agreement")
+
+
+def of_group(
+    completions: Sequence[Sequence], texts: Sequence[str]
+) -> tuple[float, float, float]:
+    """By NAMES; NaN where a group cannot say. An answer is final, or the last word."""
+    said = [answers.final(text) or answers.last(text) for text in texts]
+    return distinct(completions), distinct_ngrams(completions, 2), agreement(said)
 
 
 def distinct(completions: Sequence[Sequence]) -> float:
     """Distinct completions over all: 1/G when all are the same, 1 when none are."""
+    if not completions:
+        return math.nan
     return len({tuple(c) for c in completions}) / len(completions)
 
 
@@ -33,16 +33,12 @@ def distinct_ngrams(completions: Sequence[Sequence], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else math.nan
 
 
-def agreement(answers: Sequence[str | None]) -> float:
+def agreement(said: Sequence[str | None]) -> float:
     """The share of pairs with the same answer; NaN for a group of one.
 
     No answer (None) agrees with nothing, not even with another None.
     """
-    pairs = list(itertools.combinations(answers, 2))
-    same = sum(a == b and a is not None for a, b in pairs)
-    return same / len(pairs) if pairs else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [v for v in values if not math.isnan(v)]
-    return sum(known) / len(known) if known else math.nan
+    counts = collections.Counter(one for one in said if one is not None)
+    same = sum(math.comb(count, 2) for count in counts.values())
+    pairs = math.comb(len(said), 2)
+    return same / pairs if pairs else math.nan

@@ -21,6 +21,7 @@ ROWS = {
         "test": "def check(f): ...",
         "entry_point": "f",
     },
+    "hh-rlhf": {"question": "q", "chosen": "4", "rejected": "5"},
 }
 
 
@@ -40,6 +41,7 @@ def test_every_known_set_is_read_from_the_folder(name, tmp_path, monkeypatch):
     written(tmp_path / sets.SETS[name].files["test"], [ROWS[name]])
     (found,) = sets.read(name, "test").all
     expected = {"svamp": "1055000", "humaneval": "def check(f): ...\n\ncheck(f)\n"}
+    expected["hh-rlhf"] = None  # nobody knows
     assert found.answer == expected.get(name, "4")
     assert found.question == {"svamp": "a. q?", "humaneval": "def f():"}.get(name, "q")
 

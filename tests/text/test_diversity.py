@@ -23,9 +23,8 @@ def test_agreement_is_over_pairs_and_no_answer_agrees_with_nothing():
     assert math.isnan(diversity.agreement(["5"]))
 
 
-def test_means_leave_out_groups_that_cannot_say():
-    measured = diversity.of_groups([[[1], [1]], [[2]]], [["1", "1"], ["2"]], n=1)
-    assert measured["diversity/agreement"] == 1
-    assert measured["diversity/distinct"] == 3 / 4
-    assert measured["diversity/ngrams"] == 3 / 4
-    assert math.isnan(diversity.of_groups([[[]]], [["1"]], n=1)["diversity/agreement"])
+def test_a_group_is_looked_at_in_three_ways():
+    texts = ["so 5", r"\boxed{5} is it", "7"]
+    found = diversity.of_group([[1, 2, 3], [1, 2, 1], [1, 2, 1]], texts)
+    assert found == (2 / 3, 3 / 6, 1 / 3) and len(found) == len(diversity.NAMES)
+    assert all(map(math.isnan, diversity.of_group([], [])))
