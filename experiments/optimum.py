@@ -160,9 +160,11 @@ def train(settings: config.Config):
             state, more = update(state, knobs, (token, batch, choices, rows))
         optimizers.check(settings.optimizer, state.optimizer)
         measured = statistics.values(measured | more)
-        digits = np.asarray(token)
-        answers = [[str(d) for d in group[:, 0]] for group in digits]
-        measured |= diversity.of_groups(digits.tolist(), answers, n=1)
+        various = [
+            diversity.of_group(group, [str(digit) for (digit,) in group])
+            for group in np.asarray(token).tolist()
+        ]
+        measured |= zip(diversity.NAMES, np.mean(various, 0), strict=True)
         if "kl" in measured:
             beta = kl.next_beta(algorithm.kl, beta, measured["kl"], token.size)
         right = jnp.exp(log_probs(state.params, sampling.temperature, everyone))

@@ -69,7 +69,8 @@ def settle(
     described = {"config": dataclasses.asdict(settings), "is_model_given": is_given}
     described |= {"problems": problems, "forked_from": source}
     described |= {"forked_at": step} if step is not None else {}
-    described |= {"judged_by": judged_by} if judged_by else {}
+    if judged_by and (begun is None or "judged_by" in begun):
+        described["judged_by"] = judged_by
     circumstances = _circumstances()
     described |= circumstances
     # How long, how often examined, what is kept and where: no update changes by that,
@@ -85,6 +86,21 @@ def settle(
         tell(f"{name} was {before!r}, and is {now!r} from here on")
     if any(name.startswith(tuple(circumstances)) for name in changed):
         tell("so what it finds may differ, in last bits at least")
+
+
+def need_forked(folder: pathlib.Path, step: int | None) -> int:
+    """The step that a run was forked at, or −1; refused if nothing of it is left.
+
+    It must not begin anew where it was to go on.
+    """
+    begun = workdir.begun(folder) or {}
+    if step is None and "forked_at" in begun:
+        raise Refused(
+            f"{folder} went on from step {begun['forked_at']} of "
+            f"{begun['forked_from']}, and none of its checkpoints is whole. Move the "
+            "folder away; the same command forks it again."
+        )
+    return begun.get("forked_at", -1)
 
 
 def _fork(settings, folder, source, fits, tell: Tell) -> int:

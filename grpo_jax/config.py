@@ -151,6 +151,12 @@ class Config(Section):
             rule = "stage reward makes a model, and rewards.functions does not ask it"
             asks, remedy = self.rewards.asks_a_model, "Name model there."
             self.need("stages", asks, rule, remedy)
+            rule = "a judge is made directly ahead of what it judges"
+            last = self.stages[-2:] == ("reward", "online")
+            self.need("stages", last, rule, "Put reward next to online.")
+            by_step = self.reward.labels == "steps" or self.rewards.steps != MODEL
+            rule = "rewards.steps 'model' asks for a reward of each step"
+            self.reward.need("labels", by_step, rule, "Set it to steps.")
             rule = "the stage reward makes one"
             named = self.reward_model.name is not None
             self.reward_model.need("name", not named, rule, "Leave one of both out.")
@@ -185,6 +191,10 @@ class Config(Section):
         rule = "only a stage online asks a reward model"
         remedy = "Leave model out of rewards.functions, or other stages out."
         self.rewards.need("functions", not (of_outputs and asks), rule, remedy)
+        rule = "what is learned ahead of a judge is learned without rewards"
+        apart = not (self.makes_several and {"rft", "dpo"} & set(self.stages))
+        remedy = "Make another run of such stages, and name it in model.name."
+        self.need("stages", apart, rule, remedy)
 
     def _check_iterative(self):
         chosen = self.iterative
@@ -201,12 +211,21 @@ class Config(Section):
         rule = "between rounds it would have to begin again"
         holds = self.optimizer.schedule == "constant"
         self.optimizer.need("schedule", holds, rule, "Set it to constant.")
-        draws = chosen.renews_model or self.reward_model.name is None
+        rule = "a judge is made of whole completions, and all that it does is measure"
+        outcome = self.algorithm.advantage.supervision == "outcome"
+        chosen.need("rounds", outcome, rule, "Set supervision to outcome.")
+        is_made = self.reward_model.name is not None or "reward" in self.stages
+        draws = chosen.renews_model or not is_made
         reason = "reward_model.name is given, and it is not made anew"
         for name in ("questions", "samples"):
             chosen.need_read(name, draws, reason, "to renew it")
-        read = draws or self.reward == Reward()
+        read = draws or self.reward == Reward() or "reward" in self.stages
         self.need("reward", read, reason, "Leave reward.* alone.")
+        reason = "judges that are made here score whole completions"
+        self.reward_model.need_read("of_steps", not draws, reason, "one that is given")
+        rule = "its rule holds while one judges, and another is made for each round"
+        equal = self.groups.allocation == "equal" or not chosen.renews_model
+        self.groups.need("allocation", equal, rule, "Set it to equal.")
         self._check_renewed_reference()
 
     def _check_renewed_reference(self):
@@ -226,6 +245,12 @@ class Config(Section):
         rows = self.sampling.rows
         rule = f"it must hold a whole group, of algorithm.group_size, {G}"
         self.sampling.need("rows", rows is None or rows >= G, rule, "Raise it.")
+        asking = [x for x in (self.rft, self.dpo) if x.path in self.stages]
+        asking += [self.iterative] * (self.iterative.rounds > 0)
+        for one in asking:
+            rule = f"sampling.rows, {rows}, must hold all answers to a question"
+            fits = rows is None or one.samples <= rows
+            one.need("samples", fits, rule, "Raise that.")
         rule = f"algorithm.group_size, {G}, is the most that a question gets"
         chosen.need("mean", equal or chosen.mean <= G, rule, "Raise that.")
         weighed = equal or self.algorithm.loss_mean == "per_question"

@@ -187,7 +187,10 @@ def numbers(
         out |= stepped.numbers([group.steps for group in groups])
     if groups[0].right is not None:
         right = crossing.gathered(np.stack([group.right for group in groups]))
-        out[hacking.RIGHT] = _mean(right[there])
+        learned = there & trained[:, None]
+        if settings.rewards.truncated == "dropped":
+            learned &= ended
+        out[hacking.RIGHT] = _mean(right[learned])
     various = crossing.gathered(np.array([_diversity(group) for group in groups]))
     out |= dict(zip(diversity.NAMES, map(_mean, various.T), strict=True))
     return out | {

@@ -27,6 +27,8 @@ from grpo_jax import (
     crossing,
     display,
     examination,
+    experiment,
+    labels,
     own_answers,
     plots,
     prng,
@@ -38,14 +40,17 @@ from grpo_jax import (
     stage,
     stopping,
     task,
+    trainer,
     workdir,
 )
 from grpo_jax.groups import Group
 from grpo_jax.models.settings import Model, Tiny
+from grpo_jax.rewards.calls import Reward
 from grpo_jax.rewards.grading import Grader
 from grpo_jax.section import Refused
 
 ANSWERS = "answers.jsonl"  # all that policies said between rounds; only added to
+ANOTHER = 1 << 32  # no run's seed is as large
 
 
 class Job(NamedTuple):
@@ -79,6 +84,7 @@ def train(
     with workdir.locked(folder, is_first=is_first), contextlib.closing(stop):
         if is_first:
             workdir.settle(folder, {"config": dataclasses.asdict(settings)}, MAY_CHANGE)
+        _check(settings, options.get("rewards") or {})
         return _rounds(Job(settings, folder, stop, screen), options)
 
 
@@ -93,15 +99,18 @@ def _rounds(job: Job, options: dict[str, Any]) -> run.Result:
         _made(job, 0, "start", of_start(job.settings), **options)
         model = of_run(model, job.folder / "start")
     judge, policy, before, draws = job.settings.reward_model.name, model, None, 0
+    taught: list[own_answers.Row] = []  # to the first judge
     for number in range(chosen.rounds + 1):
+        found = None  # or there would be two policies
         if judge is None or (number and chosen.renews_model):
             begins = model if judge is None else of_run(model, judge)
             if number == 0 and "reward" in job.settings.stages:
-                data = of_verdicts(job.settings)
+                settings = of_judge(job.settings, begins, of_verdicts(job.settings))
+                taught = _verdicts(settings) if chosen.renews_model else []
             else:
-                mix = _learned_from(job, number, draws, policy)
-                data, draws = of_mix(job.settings, mix), draws + 1
-            settings = of_judge(job.settings, begins, data)
+                mix = _learned_from(job, number, draws, policy, taught)
+                settings = of_judge(job.settings, begins, of_mix(job.settings, mix))
+                draws += 1
             _made(job, number, f"judge-{number}", settings)
             judge = str(job.folder / f"judge-{number}")
         settings = of_policy(job.settings, number, model, judge)
@@ -114,19 +123,60 @@ def _rounds(job: Job, options: dict[str, Any]) -> run.Result:
     return found
 
 
+def _check(settings: config.Config, rewards: dict[str, Reward]):
+    """Refuses at once what one of the runs would refuse, when others are done."""
+    named, chosen = settings.reward_model.name, settings.iterative
+    base = runs.find(settings.model).base
+    of_start(settings)
+    policy = of_policy(settings, 0, settings.model, named or "judge-0")
+    known = task.make(policy, base.spec, base.tokenizer)
+    task.need_answers(policy, known)
+    trainer.need_weights(policy, Grader(policy.rewards, known.checker, rewards).names)
+    if "reward" in settings.stages:
+        of_judge(settings, settings.model, of_verdicts(settings))
+    if chosen.rounds and (chosen.renews_model or named is None):
+        if not known.has_answers:
+            raise Refused(
+                f"iterative.rounds is {chosen.rounds}, and of answers to the questions "
+                f"of {settings.data.name} nobody says which are right, as a judge must "
+                "learn. Set iterative.renews to reference, and give it a judge: a "
+                "stage reward ahead, or reward_model.name."
+            )
+        of_judge(settings, settings.model, of_mix(settings, pathlib.Path("a.jsonl")))
+    if named is not None and chosen.renews_model:
+        _need_alike(settings, named)
+
+
+def _need_alike(settings: config.Config, named: str):
+    """A judge that is given goes on learning as it did."""
+    theirs = runs.find(Model(name=named), "reward").settings
+    fields = [f"reward.{name}" for name in ("labels", "head", "good", "bad", "tag")]
+    fields += ["data.instruction", "data.wrapping"]
+    ours, before = (experiment.flat(one) for one in (settings, theirs))
+    changed = [name for name in fields if ours[name] != before[name]]
+    if changed:
+        listed = "; ".join(f"{x} was {before[x]!r}, is {ours[x]!r}" for x in changed)
+        raise Refused(
+            f"reward_model.name is {named}, which would go on learning with other "
+            f"settings than it has learned with: {listed}. Set them alike."
+        )
+
+
 def _made(
     job: Job, number: int, name: str, settings: config.Config, **options: Any
 ) -> run.Result:
     """One of the runs of a round."""
     _glance(job, number)
-    job.screen.tell(f"{name}, of {job.settings.iterative.rounds + 1} rounds")
-    return run.train(settings, job.folder / name, screen=job.screen, **options)
+    if not job.screen.is_quiet:
+        job.screen.tell(f"{name}, of {job.settings.iterative.rounds + 1} rounds")
+    both = {"screen": job.screen, "stop": job.stop}
+    return run.train(settings, job.folder / name, **both, **options)
 
 
 def _glance(job: Job, number: int):
     """Stops between two runs, or while a policy is asked, when so many rounds are done;
     of several processes only a run is stopped."""
-    if job.stop.is_alone and job.stop.is_asked(number):
+    if job.stop.is_alone and job.stop.is_asked():
         raise stopping.Stopped(number, "round")
 
 
@@ -172,9 +222,11 @@ def of_verdicts(settings: config.Config) -> config.Data:
 def of_mix(settings: config.Config, path: pathlib.Path) -> config.Data:
     """What was judged between rounds. Of the questions that the policy is trained on
     as large a share is held out as of all."""
-    share = settings.data.held_out
-    put = {k: getattr(settings.data, k) for k in ("instruction", "wrapping")}
-    return config.Data(name=str(path), held_out=share + (1 - share) * share, **put)
+    share, put = settings.data.held_out, ("instruction", "wrapping")
+    if settings.data.test is None:  # by the same hash: so none of those is among them
+        share += (1 - share) * share
+    same = {k: getattr(settings.data, k) for k in put}
+    return config.Data(name=str(path), held_out=share, **same)
 
 
 def of_judge(settings: config.Config, model: Model, data: config.Data) -> config.Config:
@@ -213,19 +265,42 @@ def _plain(*names: str) -> dict[str, Any]:
 
 
 # What a judge learns from -------------------------------------------------------------
-def _learned_from(job: Job, number: int, draws: int, policy: Model) -> pathlib.Path:
-    """Asks the policy what was not asked yet; a file of what is new, and some old.
+def _verdicts(settings: config.Config) -> list[own_answers.Row]:
+    """What a judge was taught by the data, as if in a round before all others."""
+    base = runs.find(settings.model, "either").base
+    found = labels.make(settings, base.spec, base.tokenizer).train
+    return [
+        {
+            "round": -1,
+            "question": one.question,
+            "completions": list(one.steps),
+            "is_correct": [label > 0.5 for label in one.labels],
+        }
+        for one in found
+    ]
 
-    It was so often asked before, each time about other questions.
-    """
-    chosen, path = job.settings.iterative, job.folder / ANSWERS
-    settings = dataclasses.replace(
-        job.settings,
+
+def of_asking(settings: config.Config, policy: Model) -> config.Config:
+    """Questions that the data's own checker judges answers to."""
+    return dataclasses.replace(
+        settings,
         stages=("online",),
         model=policy,
-        rewards=dataclasses.replace(job.settings.rewards, functions=()),
+        rewards=dataclasses.replace(settings.rewards, functions=()),
         **_plain("iterative", "reward", "reward_model", "sft", "rft", "dpo"),
     )
+
+
+def _learned_from(
+    job: Job, number: int, draws: int, policy: Model, taught: list[own_answers.Row]
+) -> pathlib.Path:
+    """Asks the policy what was not asked yet; a file of what is new, and some old.
+
+    It was so often asked before, each time about other questions, while there are any;
+    in another order than it is trained on.
+    """
+    chosen, path = job.settings.iterative, job.folder / ANSWERS
+    settings = of_asking(job.settings, policy)
     found = runs.find(policy)
     known = task.make(settings, found.base.spec, found.base.tokenizer)
     grader = Grader(settings.rewards, known.checker, {})
@@ -243,6 +318,7 @@ def _learned_from(job: Job, number: int, draws: int, policy: Model) -> pathlib.P
         asker,
         asking.key(prng.Stream.JUDGE, draws),
         functools.partial(judged, number),
+        settings.seed + ANOTHER,
         settings.training.batch_size,
     )
     numbers = range(draws * chosen.questions, (draws + 1) * chosen.questions)
@@ -250,18 +326,19 @@ def _learned_from(job: Job, number: int, draws: int, policy: Model) -> pathlib.P
     rows = own_answers.complete(path, inquiry, numbers, params, glance)
     data = job.folder / f"mix-{number}.jsonl"
     if crossing.place()[0] == 0:
-        mix = replay.mix(chosen, settings.seed, rows, number)
+        mix = replay.mix(chosen, settings.seed, [*taught, *rows], number)
         workdir.replace(data, "".join(map(workdir.line, mix)))
     crossing.agreed(0)  # nobody reads it before it is there
     return data
 
 
 def judged(round_: int, group: Group) -> dict[str, Any]:
-    """Of equal answers the first; none that the checker could not judge."""
+    """Of equal answers the first; none that the checker could not judge, and nothing
+    that is blank, for a judge reads nothing there."""
     said = zip(group.texts, group.parts[:, 0].tolist(), strict=True)
     right: dict[str, bool] = {}
     for text, reward in said:
-        if text is not None and reward == reward:
+        if text is not None and text.strip() and reward == reward:
             right.setdefault(text, reward > 0.5)
     return {
         "round": round_,

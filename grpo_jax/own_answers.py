@@ -25,6 +25,7 @@ class Inquiry(NamedTuple):
     asker: asking.Asker
     key: Key[Array, ""]
     row: Callable[[Group], Row]
+    seed: int  # of the order of questions
     # What is asked at once may change a draw's last bit: so it is the same each time.
     at_once: int
 
@@ -54,10 +55,11 @@ def complete(
     if is_first:
         workdir.replace(path, "".join(map(workdir.line, rows)))
     for row in _asked(inquiry, params(), range(len(rows), numbers.stop)):
-        meanwhile()
         rows.append(row)
         if is_first:
             workdir.append(path, row)
+        if (len(rows) - numbers.start) % inquiry.at_once == 0:
+            meanwhile()
     return rows
 
 
@@ -65,13 +67,13 @@ def _asked(
     inquiry: Inquiry, params: transformer.Params, numbers: range
 ) -> Iterator[Row]:
     """A row for each question. Processes share them."""
-    run, asker, key, row, at_once = inquiry
+    run, asker, key, row, seed, at_once = inquiry
     process, processes = crossing.place()
     for start in range(0, len(numbers), at_once):
         some = numbers[start : start + at_once]
         own, found, faults = some[process::processes], [], []
         if own:
-            problems = [run.task.problem(run.settings.seed, i) for i in own]
+            problems = [run.task.problem(seed, i) for i in own]
             answered = asking.ask(asker, params, problems, own, key)
             found, faults = groups.of(answered), answered.graded.faults
         blank = sum(groups.unscored(run.settings, one) for one in found)

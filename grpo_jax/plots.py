@@ -27,19 +27,22 @@ def rounds(
     path: pathlib.Path,
 ) -> pathlib.Path:
     """What a policy learned in each round, and how well its judge of then told right
-    answers from wrong ones that it had not learned from."""
+    answers from wrong ones, to questions that no judge learned from."""
     figure = Figure(figsize=(7, 5.5), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     _learned(above, rows)
     for number, found in enumerate(of_judges):
-        _, auc = _of(found, "eval/auc")
-        if len(auc):
-            at = np.array([number * steps, (number + 1) * steps])
-            below.plot(at, np.full(2, auc[-1]), color="C1", linewidth=2)
+        for key in ("eval/auc", "eval/accuracy"):  # of preferences there is no area
+            _, share = _of(found, key)
+            if len(share):
+                at = np.array([number * steps, (number + 1) * steps])
+                below.plot(at, np.full(2, share[-1]), color="C1", linewidth=2)
+                below.set_ylabel("judge: " + {"eval/auc": "ROC AUC"}.get(key, "right"))
+                break
     for axes in (above, below):
         for number in range(1, len(of_judges)):
             axes.axvline(number * steps, color="0.6", linestyle=":")
-    below.set(xlabel="step", ylabel="judge's ROC AUC", ylim=(0.45, 1.02))
+    below.set(xlabel="step", ylim=(0.45, 1.02))
     return _written(figure, path)
 
 

@@ -20,8 +20,8 @@ class Stream(enum.IntEnum):
     SAMPLE = 1  # tokens of a rollout
     SELECT = 2  # tokens that Clip-Cov picks
     EVALUATE = 3  # answers to questions that are not trained on
-    JUDGE = 4  # answers that a reward model learns from, between rounds
-    LABEL = 5  # solutions whose steps are labelled (step 0), and completions (step 1)
+    LABEL = 4  # solutions whose steps are labelled (step 0), and completions (step 1)
+    JUDGE = 5  # answers that a reward model learns from, between rounds
 
 
 def root(seed: int) -> Key[Array, ""]:

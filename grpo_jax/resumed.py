@@ -66,7 +66,7 @@ def _asked(
             if time.monotonic() > said + display.EVERY:
                 said = time.monotonic()
                 tell(f"{count} of {len(missing)} asked", flush=True)
-            if count < len(missing) and stop.is_asked(count):
+            if count < len(missing) and stop.is_asked():
                 raise stopping.Stopped(count, "question")
 
 

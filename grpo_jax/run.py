@@ -70,6 +70,7 @@ def train(
     model: load.Model | None = None,
     fork_from: pathlib.Path | None = None,
     screen: display.Screen | None = None,
+    stop: stopping.Stop | None = None,
 ) -> Result:
     """Trains, or goes on training; rewards are functions that settings name.
 
@@ -88,7 +89,7 @@ def train(
     is_first = crossing.place()[0] == 0
     with workdir.locked(folder, is_first=is_first):
         own = rewards or {}, step_rewards or {}
-        driver = _Driver(settings, folder, *own, model, screen)
+        driver = _Driver(settings, folder, *own, model, screen, stop)
         try:
             if is_first:
                 beginning.settle(
@@ -109,7 +110,7 @@ def train(
 class _Driver:
     """One run, in this process."""
 
-    def __init__(self, settings, folder, rewards, step_rewards, model, screen):
+    def __init__(self, settings, folder, rewards, step_rewards, model, screen, stop):
         self.settings, self.folder, self.screen = settings, folder, screen
         self.legs, self.given = beginning.legs(settings), model
         self.mesh = sharding.of_axes(settings.training.mesh)
@@ -142,7 +143,8 @@ class _Driver:
         self.past: list[hacking.Row] = []  # of the rows up to there
         self.kept: checkpoint.Checkpoints | None = None
         self.board: SummaryWriter | None = None
-        self.stop = stopping.Stop(settings.keep.notice)
+        self.stop = stop or stopping.Stop(settings.keep.notice)
+        self.owns_stop = stop is None
         self.compilations = programs.Compilations()
 
     @property
@@ -152,7 +154,8 @@ class _Driver:
         return next((x.model.identity for x in online if x.model is not None), None)
 
     def close(self):
-        self.stop.close()
+        if self.owns_stop:
+            self.stop.close()
         self.screen.close()
         for one in (self.kept, self.board):
             if one is not None:
@@ -188,8 +191,8 @@ class _Driver:
         """Where the run is."""
         step = self.kept.latest
         if crossing.place()[0] == 0:
+            first = beginning.need_forked(self.folder, step)
             workdir.keep_until(self.metrics, -1 if step is None else step)
-            first = workdir.begun(self.folder).get("forked_at", -1)
             self.past = hacking.past(workdir.rows(self.metrics), first)
         if step is None:
             return self.legs[0], 0, self._begun(self.legs[0], self._params())
@@ -251,7 +254,7 @@ class _Driver:
             found.numbers["perf/compiled"] = self.compilations.count - compiled
             last = now
             self.pending = functools.partial(self._write, leg, done, state, found)
-            is_asked = self.stop.is_asked(done)
+            is_asked = self.stop.is_asked()
             if is_asked or self._is_examined(leg, done) or self._is_saved(leg, done):
                 self._flush()
                 is_asked = is_asked or self.gave_up
@@ -263,14 +266,14 @@ class _Driver:
 
     def _halt(self, step: int):
         """Stops a stage that prepares: it will go on from where it is."""
-        if crossing.place()[1] == 1 and self.stop.is_asked(step):
+        if crossing.place()[1] == 1 and self.stop.is_asked():
             raise stopping.Stopped(step)
 
     def _glance(self, since: float):
         """While a step is under way: what is left of the one before; is there time?"""
         self._flush()
         left = self.typical - (time.perf_counter() - since)
-        self.stop.need_time(left + self.kept.seconds)
+        self.stop.need_time(max(left, 0.0) + self.kept.seconds)
 
     def _flush(self):
         write, self.pending = self.pending, None

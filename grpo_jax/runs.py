@@ -61,6 +61,9 @@ def find(chosen: settings.Model, kind: Kind = "policy") -> Found:
                 "of a run whose stage was reward."
             )
         return Found(load.find(chosen))
+    if begun.makes_several:
+        one = folder / ("judge-0" if kind == "reward" else "policy-0")
+        raise Refused(f"{folder} holds several runs. Name one of them, like {one}.")
     own = "reward" if "reward" in begun.stages else "policy"
     if kind not in (own, "either"):
         what, where = "a reward model, which answers nothing", "reward_model.name"
@@ -69,11 +72,6 @@ def find(chosen: settings.Model, kind: Kind = "policy") -> Found:
             what, where = f"a policy, with stages {listed}", "model.name"
         raise Refused(
             f"{folder} is the run of {what}. Name it in {where}, and another here."
-        )
-    if begun.makes_several:
-        raise Refused(
-            f"{folder} holds the runs of several rounds. Name one of them, like "
-            f"{folder / 'policy-0'}."
         )
     base = find(begun.model, "either" if own == "reward" else "policy").base
     return Found(base, begun, folder, which)

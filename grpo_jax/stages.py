@@ -114,7 +114,8 @@ class OwnAnswers(Offline):
         asker = stage.asker(run, run.settings.sampling, chosen.samples)
         key = run.key(prng.Stream.SAMPLE, self.first)
         at_once = run.settings.training.batch_size
-        inquiry = own_answers.Inquiry(run, asker, key, self.row, at_once)
+        seed = run.settings.seed
+        inquiry = own_answers.Inquiry(run, asker, key, self.row, seed, at_once)
         params = functools.partial(
             stage.published, run, asker, self.learner, state.learned
         )

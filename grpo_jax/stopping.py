@@ -35,7 +35,7 @@ class Stop:
     """
 
     def __init__(self, notice: float):
-        self.notice, self.since = notice, None
+        self.notice, self.since, self.looked = notice, None, 0
         self.is_alone = jax.process_count() == 1
         self.before = {}
         if threading.current_thread() is threading.main_thread():
@@ -55,11 +55,15 @@ class Stop:
         if not self.is_alone:
             signal.raise_signal(signal.SIGTERM)
 
-    def is_asked(self, step: int) -> bool:
-        """After step `step`, once for each."""
+    def is_asked(self) -> bool:
+        """At the end of each step or batch; all processes look as often.
+
+        They agree on the look after the last that any has had, so none is counted anew.
+        """
         if self.is_alone:
             return self.since is not None
-        return multihost_utils.reached_preemption_sync_point(step)
+        self.looked += 1
+        return multihost_utils.reached_preemption_sync_point(self.looked)
 
     def need_time(self, left: float):
         """Gives the step up, if it would take longer than the notice leaves.

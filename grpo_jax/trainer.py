@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 from grpo_jax import (
     allocation,
     asking,
+    config,
     crossing,
     groups,
     learner,
@@ -47,24 +48,29 @@ class Drawn(NamedTuple):
     unscored: int
 
 
+def need_weights(settings: config.Config, names: Sequence[str]):
+    """Refuses two rewards of one name, and weights that are not one for each."""
+    given = [*names, *shaping.names(settings.rewards)]
+    if len(set(given)) < len(given):
+        raise Refused(
+            f"the rewards are {', '.join(given)}: two of one name. Give the "
+            "experiment's own function another."
+        )
+    weights = settings.algorithm.advantage.reward_weights
+    if weights and len(weights) != len(given):
+        raise Refused(
+            f"algorithm.advantage.reward_weights is {weights}; the rewards are "
+            f"{', '.join(given)}. Give a weight for each, or none."
+        )
+
+
 class Online:
     """The stage in which a policy learns from what it says."""
 
     def __init__(self, run: stage.Run, first: int):
         chosen, self.first = run.settings, first
         algorithm, self.steps = chosen.algorithm, chosen.training.steps
-        given = [*run.grader.names, *shaping.names(chosen.rewards)]
-        if len(set(given)) < len(given):
-            raise Refused(
-                f"the rewards are {', '.join(given)}: two of one name. Give the "
-                "experiment's own function another."
-            )
-        weights = algorithm.advantage.reward_weights
-        if weights and len(weights) != len(given):
-            raise Refused(
-                f"algorithm.advantage.reward_weights is {weights}; the rewards are "
-                f"{', '.join(given)}. Give a weight for each, or none."
-            )
+        need_weights(chosen, run.grader.names)
         self._need_equal(chosen.training.batch_size, algorithm.minibatches)
         if algorithm.advantage.group_by not in ("question", "kind"):
             raise Refused(

@@ -258,7 +258,9 @@ class Iterative(Section):
     renews: Literal["both", "model", "reference", "none"] = "both"  # between rounds
     questions: int = 256  # that the policy is asked for it, others each time
     samples: int = 8  # answers to each, which the data's own checker judges
-    replay: float = 0.1  # so much of what it was taught before is learned again ...
+    # so much of what it was taught before is learned again, but for what a judge that
+    # is given was taught elsewhere ...
+    replay: float = 0.1
     replay_of: Literal["mix", "history"] = "mix"  # ... of all it learns, of all before
 
     @property

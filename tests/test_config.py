@@ -419,9 +419,13 @@ def test_what_is_right_for_cosine_can_be_said():
     config.Config(algorithm=algorithm, rewards=config.Rewarding(cosine=16))
 
 
+ROUNDS = {"iterative": config.Iterative(rounds=2)}
 OF_REWARD = {"stages": ("reward",)}
 ASKING = {"rewards": config.Rewarding(functions=("model",))}
 JUDGE = {"reward_model": config.RewardModel(name="runs/rm")}
+IN_ROUNDS = ROUNDS | ASKING
+BY_STEPS = {"algorithm": BY_STEP, "rewards": config.Rewarding(steps="model")}
+OF_STEPS = {"reward": config.Reward(labels="steps")}
 STEPS_BY_MODEL = {"rewards": config.Rewarding(steps="model"), "algorithm": BY_STEP}
 
 
@@ -443,6 +447,18 @@ STEPS_BY_MODEL = {"rewards": config.Rewarding(steps="model"), "algorithm": BY_ST
         (
             ASKING | {"stages": ("reward", "sft", "online")},
             "is no policy any more. Let it be the only one, or online the next",
+        ),
+        (
+            IN_ROUNDS | {"stages": ("reward", "sft", "online")},
+            "a judge is made directly ahead of what it judges",
+        ),
+        (
+            BY_STEPS | {"stages": ("reward", "online")},
+            "reward.labels is 'correct'; rewards.steps 'model' asks",
+        ),
+        (
+            BY_STEPS | OF_STEPS | {"stages": ("rft", "reward", "online")},
+            "ahead of a judge is learned without rewards",
         ),
         ({"reward": config.Reward(steps=3)}, "reward is .* a stage reward"),
         (
@@ -505,9 +521,9 @@ def test_what_a_reward_model_does_not_read_is_refused(values, message):
         config.Reward(**values)
 
 
-ROUNDS = {"iterative": config.Iterative(rounds=2)}
-IN_ROUNDS = ROUNDS | ASKING
 LORA = {"model": config.Model(lora=Lora(rank=2))}
+MANY = {"iterative": config.Iterative(rounds=1, samples=10)}
+MANY |= {"algorithm": config.Algorithm(group_size=8)}
 KEPT = {"iterative": config.Iterative(rounds=2, renews="reference", samples=4)}
 
 
@@ -532,6 +548,18 @@ KEPT = {"iterative": config.Iterative(rounds=2, renews="reference", samples=4)}
             "renews is 'both'; there is no reference .* Set it to model or none",
         ),
         (IN_ROUNDS | LORA, "renews is 'both'; there is no reference"),
+        (
+            IN_ROUNDS | {"algorithm": BY_STEP},
+            "rounds is 2; a judge is made of whole completions",
+        ),
+        (
+            IN_ROUNDS | {"sampling": config.Sampling(rows=9)} | MANY,
+            "samples is 10; sampling.rows, 9, must hold",
+        ),
+        (
+            IN_ROUNDS | {"reward_model": config.RewardModel(of_steps="least")},
+            "of_steps is 'least'; judges that are made here score whole",
+        ),
         (
             IN_ROUNDS | {"reference": config.Reference(every=3)},
             "reference.every is 3; it follows at the end of each round",

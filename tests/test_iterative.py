@@ -1,13 +1,24 @@
 """Rounds of a policy and its judge: who begins with whom, and what a kill leaves."""
 
 import dataclasses
-import json
+import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from grpo_jax import config, display, iterative, run, runs, stopping, task, workdir
+from grpo_jax import (
+    config,
+    display,
+    iterative,
+    own_answers,
+    run,
+    runs,
+    stopping,
+    task,
+    workdir,
+)
 from grpo_jax.data import labelled
 from grpo_jax.models import load
 from grpo_jax.section import Refused
@@ -138,7 +149,8 @@ def test_what_a_judge_learns_is_what_the_policy_said_and_the_checker_holds_of_it
     found = load.find(chosen.model)
     known = task.make(chosen, found.spec, found.tokenizer)
     for row in rows:
-        assert row["question"] == known.problem(0, row["number"]).question
+        number = row["number"]
+        assert row["question"] == known.problem(1 << 32, number).question
         assert len(row["completions"]) == len(set(row["completions"])) <= 3
     held_out = {problem.question for problem in known.held_out}
     assert not held_out & {row["question"] for row in rows}
@@ -182,28 +194,33 @@ def test_wherever_it_dies_it_ends_as_if_it_had_not(at, made, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_it_is_stopped_between_runs_and_while_a_policy_is_asked(
+def test_it_is_stopped_within_runs_between_them_and_while_a_policy_is_asked(
     made, tmp_path, monkeypatch
 ):
-    folder, train_run = tmp_path / "rounds", run.train
-    names = []
+    """Where a run has no step to finish any more, the next one is not begun."""
+    folder, asked = tmp_path / "rounds", own_answers._asked
 
-    def asked_to_stop(chosen, where, **options):
-        found = train_run(chosen, where, **options)
-        names.append(where.name)
-        if where.name in ("start", "policy-0"):
-            iterative.stopping.signal.raise_signal(iterative.stopping.signal.SIGTERM)
-        return found
+    def signalled(*given, **options):
+        signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(run, "train", asked_to_stop)
-    for stops in (["start"], ["start", "judge-0", "policy-0"]):
-        names.clear()
-        if stops == ["start"]:
-            with pytest.raises(stopping.Stopped, match="round 0"):
-                train(settings(), folder)
-        else:
-            monkeypatch.setattr(run, "train", train_run)
-        assert names == stops[: len(names)]
+    with monkeypatch.context() as patch:  # the figure of `start` is its last
+        patch.setattr(run.plots, "learning", signalled)
+        with pytest.raises(stopping.Stopped, match="round 0"):
+            train(settings(), folder)
+    assert not (folder / "judge-0").exists()
+
+    def stops(inquiry, params, numbers):
+        for row in asked(inquiry, params, numbers):
+            if row["number"] == 5:  # of 6, at 4 at once
+                signal.raise_signal(signal.SIGTERM)
+            yield row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_answers, "_asked", stops)
+        with pytest.raises(stopping.Stopped, match="round 0"):
+            train(settings(), folder)
+    assert len(list(workdir.rows(folder / "answers.jsonl"))) == 6
+    assert not (folder / "judge-0").exists()
     found = train(settings(), folder)
     assert same(found.model.params, made[1].model.params)
     assert left(folder) == left(made[0])
@@ -278,8 +295,70 @@ def test_what_cannot_be_is_refused_with_a_remedy(made, tmp_path):
     named = dataclasses.replace(
         settings().model, name=str(made[0]), tiny=config.Model().tiny
     )
-    with pytest.raises(Refused, match=r"runs of several rounds\. Name one of them"):
+    with pytest.raises(
+        Refused, match=r"holds several runs\. Name one of them, like .*policy-0"
+    ):
         runs.find(named)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rewards.functions": ("modle", "model")}, "functions names modle"),
+        ({"algorithm.advantage.reward_weights": (1.0,)}, "Give a weight for each"),
+    ],
+)
+def test_what_a_later_run_would_refuse_is_refused_first(changed, message, tmp_path):
+    with pytest.raises(Refused, match=message):
+        train(settings(**changed), tmp_path)
+    assert not (tmp_path / "start").exists()
+
+
+def test_rounds_need_somebody_who_knows_what_is_right(tmp_path):
+    row = {"question": "1+1=", "chosen": "2", "rejected": "3"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(workdir.line(row))
+    few = {k: x for k, x in SMALL.items() if not k.startswith(("sft", "data"))}
+    few |= {"stages": ("online",), "rewards.functions": ("model",)}
+    few |= {"data.name": str(path), "data.held_out": 0.0}
+    with pytest.raises(Refused, match="nobody says which are right"):
+        train(small.build(config.Config, few), tmp_path / "runs")
+
+
+def test_a_judge_goes_on_learning_as_it_did(made, tmp_path):
+    other = {"reward_model.name": str(made[0] / "judge-0"), "reward.head": "tokens"}
+    with pytest.raises(Refused, match=r"reward\.head was 'scalar', is 'tokens'"):
+        train(settings(**other), tmp_path)
+
+
+def test_what_a_judge_was_taught_is_history():
+    """Of data that say which answers are right, as if in a round of their own."""
+    few = {k: x for k, x in SMALL.items() if not k.startswith("sft")}
+    few["stages"] = ("reward", "online")
+    chosen = small.build(config.Config, few)
+    judge = iterative.of_judge(chosen, chosen.model, iterative.of_verdicts(chosen))
+    rows = iterative._verdicts(judge)
+    known = small.model(chosen.model)
+    trained_on = iterative.labels.make(judge, known.spec, known.tokenizer).train
+    told = {(one.question, *one.steps, *one.labels) for one in trained_on}
+    assert {
+        (row["question"], *row["completions"], *map(float, row["is_correct"]))
+        for row in rows
+    } == told
+    assert {row["round"] for row in rows} == {-1} and len(told) > 40
+
+
+def test_a_fork_that_lost_its_checkpoint_does_not_begin_anew(made, tmp_path):
+    folder = tmp_path / "rounds"
+    shutil.copytree(made[0], folder)
+    shutil.rmtree(folder / "policy-1" / "checkpoints")
+    begun = workdir.begun(folder / "policy-1")
+    assert begun["forked_at"] == 2
+    chosen, screen = config.of(begun["config"]), display.Screen(is_quiet=True)
+    given = {"fork_from": made[0] / "policy-0", "screen": screen}
+    with pytest.raises(Refused, match=r"went on from step 2 of .* none of its check"):
+        run.train(chosen, folder / "policy-1", **given)
+    assert len(small.rows(folder / "policy-1")) == 5
 
 
 def test_one_run_is_as_it_was(tmp_path):
@@ -288,4 +367,5 @@ def test_one_run_is_as_it_was(tmp_path):
         given = {"model": small.model(chosen.model)}
         screen = display.Screen(is_quiet=True)
         found = iterative.train(chosen, tmp_path, screen=screen, **given)
-    assert found.folder == tmp_path and json.dumps(calls)
+    assert found.folder == tmp_path
+    assert [call[0] for call in calls].count("learn") == 2

@@ -18,7 +18,7 @@ def complete(path, numbers, monkeypatch, at_once=3, dies=None):
             yield {"number": number}
 
     monkeypatch.setattr(own_answers, "_asked", answers)
-    inquiry = own_answers.Inquiry(None, None, None, None, at_once)
+    inquiry = own_answers.Inquiry(None, None, None, None, 0, at_once)
     given = path, inquiry, numbers, lambda: "of now", lambda: None
     try:
         rows = own_answers.complete(*given)

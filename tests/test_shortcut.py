@@ -88,7 +88,7 @@ def test_a_model_that_was_loaded_is_taken_as_it_is(tmp_path):
 
 
 def test_preferences_make_a_reward_model_first(tmp_path):
-    """Without a reward of one's own; SFT and DPO need none."""
+    """Without a reward of one's own; SFT needs none."""
     given = {"dataset": "Anthropic/hh-rlhf", "workdir": tmp_path}
     given |= {"settings": {"training.steps": 1}}
     made = grpo_jax.quick(**given).settings

@@ -111,9 +111,14 @@ class Columns(NamedTuple):
     answer: str = "answer"
     demonstration: str | None = None
 
+    def prefers(self, row: dict) -> bool:
+        """Whether it says which of two answers is better, and not what is right."""
+        return {"chosen", "rejected"} <= row.keys() and self.answer not in row
+
     def read(self, row: dict) -> Problem:
-        if _prefers(row):
-            return _preference(row)
+        if self.prefers(row):
+            asked = row.get(self.question)
+            return _preference(row if asked is None else row | {"question": asked})
         answer = _text(row[self.answer])
         demonstration = row[self.demonstration] if self.demonstration else None
         final = answers.final(answer) if answer else None
@@ -138,7 +143,7 @@ def read(
     for where, row in _rows(name, split, source, subset):
         problem = _problem(read_row, row, where)
         texts = [problem.question]
-        if problem.answer is not None or not _prefers(row):
+        if problem.answer is not None or not columns.prefers(row):
             texts.append(problem.answer)
         if all(isinstance(x, str) and x.strip() for x in texts):
             found.append(problem)
@@ -213,11 +218,6 @@ def _loaded(name: str, *args: Any, **options: Any) -> Iterable[Any]:
 def _numbered(name: str, rows: Iterable[Any]) -> Iterable[tuple[str, Any]]:
     places = (f"{name}, row {i}" for i in itertools.count())
     return zip(places, rows, strict=False)
-
-
-def _prefers(row: dict) -> bool:
-    """Whether it says which of two answers is better, and not what is right."""
-    return {"chosen", "rejected"} <= row.keys() and "answer" not in row
 
 
 def _problem(read_row: Callable[[dict], Problem], row: Any, where: str) -> Problem:

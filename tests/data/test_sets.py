@@ -176,6 +176,14 @@ def test_a_row_that_prefers_an_answer_asks_its_question(tmp_path):
         ("q", None, "a"),
     ]
     assert not left_out
+    # Its question stands in the column that is named, as it does for a judge.
+    written(path, [{"prompt": "what?", "chosen": "the a", "rejected": "the b"}])
+    (one,) = sets.read(str(path), "train", sets.Columns("prompt")).all
+    assert one.question == "what?" and one.demonstration == "the a"
+    # Its answer may be called otherwise, too.
+    written(path, [apart | {"solution": "4"}])
+    (one,) = sets.read(str(path), "train", sets.Columns(answer="solution")).all
+    assert one.answer == "4"
     # With an answer it is a problem like others, and without one, none.
     written(path, [apart | {"answer": "4"}, {"question": "q", "answer": None}])
     (one,), left_out = sets.read(str(path), "train")
