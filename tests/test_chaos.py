@@ -6,9 +6,12 @@ import pytest
 
 from tests import chaos
 
+# Rounds go through SFT, GRPO and the stage reward, one after another.
+METHODS = [name for name in chaos.METHODS if name not in ("sft", "grpo", "reward")]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", chaos.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(method, tmp_path):
     assert chaos.torment(method, 1, random.Random(method), tmp_path) >= 1
 
