@@ -82,9 +82,9 @@ def train(
     is_first = crossing.place()[0] == 0
     stop = stopping.Stop(settings.keep.notice)
     with workdir.locked(folder, is_first=is_first), contextlib.closing(stop):
+        _check(settings, options.get("rewards") or {})
         if is_first:
             workdir.settle(folder, {"config": dataclasses.asdict(settings)}, MAY_CHANGE)
-        _check(settings, options.get("rewards") or {})
         return _rounds(Job(settings, folder, stop, screen), options)
 
 
@@ -95,8 +95,9 @@ MAY_CHANGE += ("training.parts", "training.packed", "training.deterministic")
 
 def _rounds(job: Job, options: dict[str, Any]) -> run.Result:
     chosen, model = job.settings.iterative, job.settings.model
-    if of_start(job.settings) is not None:
-        _made(job, 0, "start", of_start(job.settings), **options)
+    start = of_start(job.settings)
+    if start is not None:
+        _made(job, 0, "start", start, **options)
         model = of_run(model, job.folder / "start")
     judge, policy, before, draws = job.settings.reward_model.name, model, None, 0
     taught: list[own_answers.Row] = []  # to the first judge

@@ -302,6 +302,7 @@ def test_what_a_later_run_would_refuse_is_refused_first(changed, message, tmp_pa
     with pytest.raises(Refused, match=message):
         train(settings(**changed), tmp_path)
     assert not (tmp_path / "start").exists()
+    assert workdir.begun(tmp_path) is None  # and mended settings are taken there
 
 
 def test_rounds_need_somebody_who_knows_what_is_right(tmp_path):
