@@ -77,7 +77,8 @@ class Examiner:
             by_process[i % processes][i // processes] for i in range(len(self.held_out))
         ]
         if isinstance(self.held_out[0], Preference):
-            return summary_of_pairs(np.array(said)[:, :, 0])
+            asked = _numbers(self.held_out)
+            return summary_of_pairs(np.array(said)[:, :, 0], np.array(asked))
         return summary_of_labels(*_known(self.held_out, said))
 
 
@@ -85,10 +86,11 @@ def _known(
     held_out: Sequence[Solution], said: Sequence[list[list[float]]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What was said where there is a label, the label, and its question's number."""
-    asked = {one.question: i for i, one in enumerate(held_out)}
     rows = [
-        (logit, label, asked[one.question])
-        for one, (of_row,) in zip(held_out, said, strict=True)
+        (logit, label, asked)
+        for asked, one, (of_row,) in zip(
+            _numbers(held_out), held_out, said, strict=True
+        )
         for logit, label in zip(of_row, one.labels, strict=True)
         if label is not None
     ]
@@ -96,11 +98,19 @@ def _known(
     return logit, label, question.astype(int)
 
 
-def summary_of_pairs(score: Float[np.ndarray, "N 2"]) -> dict[str, float]:
+def _numbers(held_out: Sequence[Preference | Solution]) -> list[int]:
+    """Of each, a number that its question has."""
+    asked = {one.question: i for i, one in enumerate(held_out)}
+    return [asked[one.question] for one in held_out]
+
+
+def summary_of_pairs(
+    score: Float[np.ndarray, "N 2"], question: Int[np.ndarray, "N"]
+) -> dict[str, float]:
     """How often the better completion is scored higher, and how sure σ(gap) is."""
     gap = score[:, 0] - score[:, 1]
     sure = judging.probability(np.abs(gap))
-    return _summary(gap > 0, sure, gap > 0, np.logaddexp(0, -gap))
+    return _summary(gap > 0, sure, gap > 0, np.logaddexp(0, -gap), question)
 
 
 def summary_of_labels(
@@ -110,18 +120,19 @@ def summary_of_labels(
 ) -> dict[str, float]:
     """How often good is told from bad, at a logit of 0 and in their order.
 
-    The interval of the area under the ROC curve takes labels of one question for what
-    they are: alike (see accuracy.auc_clustered).
+    Intervals, of the area under the ROC curve too, take labels of one question for what
+    they are: alike (see accuracy.clustered).
     """
     is_good, p = label > 0.5, judging.probability(logit)
     loss = label * np.logaddexp(0, -logit) + (1 - label) * np.logaddexp(0, logit)
-    found = _summary((logit > 0) == is_good, p, is_good, loss)
+    found = _summary((logit > 0) == is_good, p, is_good, loss, question)
     area = accuracy.auc_clustered(logit, is_good, question)
     return found | _named(area, "auc")
 
 
-def _summary(is_right, probability, is_good, loss) -> dict[str, float]:
-    share = accuracy.wilson(int(is_right.sum()), len(is_right))
+def _summary(is_right, probability, is_good, loss, question) -> dict[str, float]:
+    _, which = np.unique(question, return_inverse=True)
+    share = accuracy.clustered(np.bincount(which, is_right), np.bincount(which))
     out = {"calibration_error": accuracy.reliability(probability, is_good).error}
     out["loss"] = float(loss.mean())
     out = {evaluate.PREFIX + name: x for name, x in out.items()}

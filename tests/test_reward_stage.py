@@ -84,7 +84,8 @@ def test_every_item_is_learned_once_before_any_a_second_time(monkeypatch):
 
 def test_numbers_of_pairs():
     """Gaps of 2, −1 and 0: one of three is right; σ(2) .881, σ(1) .731, σ(0) .5."""
-    found = reward_stage.summary_of_pairs(np.array([[3.0, 1], [0, 1], [2, 2]]))
+    score = np.array([[3.0, 1], [0, 1], [2, 2]])
+    found = reward_stage.summary_of_pairs(score, np.array([4, 9, 1]))
     np.testing.assert_allclose(found["eval/accuracy"], 1 / 3)
     loss = np.mean([np.log(1 + np.exp(x)) for x in (-2.0, 1.0, 0.0)])
     np.testing.assert_allclose(found["eval/loss"], loss)
@@ -122,8 +123,20 @@ def test_labels_of_one_question_are_taken_for_alike():
     found = reward_stage.summary_of_labels(logit, label, np.array([0, 0, 4, 4]))
     expected = accuracy.auc_clustered(logit, label > 0.5, np.array([1, 1, 0, 0]))
     assert [found[f"eval/{name}"] for name in AREA] == list(expected)
+    share = accuracy.clustered(np.array([1, 1]), np.array([2, 2]))
+    names = "eval/accuracy", "eval/accuracy_low", "eval/accuracy_high"
+    assert [found[name] for name in names] == list(share)
     alone = reward_stage.summary_of_labels(logit, label, np.arange(4))
     assert alone["eval/auc_low"] > found["eval/auc_low"]
+    assert alone["eval/accuracy_low"] > found["eval/accuracy_low"]
+
+
+def test_preferences_of_one_question_are_taken_for_alike():
+    """All of one are right, none of the other: as two answers, not as eight."""
+    score = np.array([[1.0, 0]] * 4 + [[0.0, 1]] * 4)
+    found = reward_stage.summary_of_pairs(score, np.array([3] * 4 + [8] * 4))
+    expected = accuracy.wilson(1, 2)
+    np.testing.assert_allclose(found["eval/accuracy_low"], expected.low)
 
 
 def test_a_run_that_is_gone_on_with_ends_as_one_that_was_not_stopped(tmp_path):
