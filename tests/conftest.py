@@ -1,6 +1,8 @@
 """Four CPU devices, strict ranks, shapes checked at every call, float64 on request."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Four devices on a busy machine may keep each other waiting longer than 40 seconds,
@@ -10,7 +12,7 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # nothing in the user's own
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax
@@ -35,6 +37,16 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("steady")
+
+
+def pytest_configure(config):
+    """What one test compiled another need not, in whatever process. Nothing is taken
+    from the user's own, and nothing stays."""
+    name = "JAX_COMPILATION_CACHE_DIR"
+    if name not in os.environ:  # as it is in workers
+        os.environ[name] = tempfile.mkdtemp(prefix="grpo_jax_programs_")
+        jax.config.update("jax_compilation_cache_dir", os.environ[name])
+        config.add_cleanup(lambda: shutil.rmtree(os.environ[name], ignore_errors=True))
 
 
 @pytest.fixture

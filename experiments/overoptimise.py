@@ -1,0 +1,123 @@
+"""Does a policy exploit a weak reward model, and what mends it?
+
+    python -m grpo_jax train experiments/overoptimise.py
+
+The quickstart's model and demonstrations, and a reward model that has learned to tell
+sums from sums that are off by up to nine, whose columns are always right. ARMS learn
+from it, for as many steps; each in SEEDS runs, which share a start with their like.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from grpo_jax import config, experiment, hacking, iterative, workdir
+
+quickstart = experiment.load(str(pathlib.Path(__file__).with_name("quickstart.py")))
+
+SEEDS = 3  # the configuration's, and those behind it
+ARMS: dict[str, dict[str, Any]] = {
+    "β 0.1": {},
+    "β 0.4": {"algorithm.beta": 0.4},
+    "β 0.1, model renewed every 10 steps": {
+        "training.steps": 10,
+        "iterative.rounds": 8,
+        "iterative.renews": "model",
+        "iterative.questions": 300,
+        "iterative.replay": 0.5,
+    },
+}
+ACCURACY = "eval/accuracy"
+
+
+def get_config() -> config.Config:
+    base = quickstart.get_config()
+    return dataclasses.replace(
+        base,
+        stages=("sft", "reward", "online"),
+        rewards=config.Rewarding(functions=("model",)),
+        algorithm=config.Algorithm(group_size=16, beta=0.1),
+        reward=config.Reward(
+            labels="correct", steps=150, batch_size=128, learning_rate=3e-3
+        ),
+        optimizer=dataclasses.replace(
+            base.optimizer, schedule="constant", final_rate=0.0, learning_rate=3e-4
+        ),
+        training=dataclasses.replace(base.training, steps=90),
+        evaluation=config.Evaluation(every=20),
+    )
+
+
+def run(settings: config.Config, folder: pathlib.Path):
+    """Makes all runs, or goes on with them; then a table and figures/learning.png."""
+    found: dict[str, list[list[hacking.Row]]] = {name: [] for name in ARMS}
+    for seed in range(settings.seed, settings.seed + SEEDS):
+        base = dataclasses.replace(settings, seed=seed)
+        start = folder / f"start-{seed}"
+        iterative.train(iterative.of_start(base), start)
+        for number, name in enumerate(ARMS):
+            place = folder / f"arm-{number}-{seed}"
+            iterative.train(arm(base, name, start), place)
+            last = max(place.glob("policy-*"), key=lambda x: int(x.name.split("-")[1]))
+            found[name].append(list(workdir.rows(last / workdir.METRICS)))
+    Console().print(table(found))
+    print(f"figure: {draw(found, folder / 'figures' / 'learning.png')}")
+
+
+def arm(base: config.Config, name: str, start: pathlib.Path) -> config.Config:
+    """From what a run learned of demonstrations on."""
+    plain = config.Config()
+    begun = dataclasses.replace(
+        base,
+        stages=base.stages[1:],
+        model=iterative.of_run(base.model, start),
+        data=dataclasses.replace(base.data, wrong=plain.data.wrong),
+        sft=plain.sft,
+    )
+    return config.of(config.nested(experiment.flat(begun) | ARMS[name]))
+
+
+def series(rows: list[hacking.Row], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, and what rows have there."""
+    found = [(row["step"], row[key]) for row in rows if key in row]
+    return tuple(np.array(found).T)
+
+
+def table(found: dict[str, list[list[hacking.Row]]]) -> Table:
+    """Of greedy answers to questions that were held out, how many are right."""
+    out = Table("arm", "before", "at best", "in the end", "warned in")
+    for name, of_seeds in found.items():
+        shares = [series(rows, ACCURACY)[1] for rows in of_seeds]
+        warned = sum(any(row.get(hacking.PARTED) for row in rows) for rows in of_seeds)
+        told = [
+            [x[0] for x in shares],
+            [max(x) for x in shares],
+            [x[-1] for x in shares],
+        ]
+        cells = ["  ".join(f"{100 * x:.1f}" for x in one) for one in told]
+        out.add_row(name, *cells, f"{warned} of {len(of_seeds)}")
+    return out
+
+
+def draw(found: dict[str, list[list[hacking.Row]]], path: pathlib.Path) -> pathlib.Path:
+    """Every run faint, and the mean of an arm: what it is judged by, what is right."""
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    for number, (name, of_seeds) in enumerate(found.items()):
+        for axes, key in ((above, hacking.RIGHT), (below, hacking.REWARD)):
+            curves = [series(rows, key) for rows in of_seeds]
+            for step, value in curves:
+                axes.plot(step, value, color=f"C{number}", alpha=0.3, linewidth=0.8)
+            mean = np.mean([value for _, value in curves], 0)
+            axes.plot(curves[0][0], mean, color=f"C{number}", linewidth=2, label=name)
+    above.set(ylabel="right, of samples in training", ylim=(0, 1.02))
+    below.set(xlabel="step", ylabel="reward, by the model")
+    above.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path

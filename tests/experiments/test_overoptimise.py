@@ -1,0 +1,100 @@
+"""The experiment with a weak reward model: its arms, and what it says of their runs."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from grpo_jax import experiment, hacking, iterative, workdir
+
+module = experiment.load("experiments/overoptimise.py")
+ACCURACY = [0.1, 0.6, 0.3]  # of the first arm's first seed; what follows is a bit more
+
+
+def test_arms_differ_in_what_they_name_alone(tmp_path):
+    base = module.get_config()
+    plain, *others = (
+        experiment.flat(module.arm(base, name, tmp_path)) for name in module.ARMS
+    )
+    for named, other in zip(list(module.ARMS.values())[1:], others, strict=True):
+        assert {k: x for k, x in other.items() if x != plain[k]} == named
+        rounds = named.get("iterative.rounds", 0) + 1
+        assert rounds * other["training.steps"] == plain["training.steps"]
+
+
+def test_it_begins_where_the_quickstart_does(tmp_path):
+    chosen = module.get_config()
+    theirs = experiment.load("experiments/quickstart.py").get_config()
+    start, alone = iterative.of_start(chosen), iterative.of_start(theirs)
+    assert (start.model, start.data, start.sft) == (alone.model, alone.data, alone.sft)
+    for name in module.ARMS:
+        made = module.arm(chosen, name, tmp_path / "start")
+        assert made.stages == ("reward", "online")
+        assert made.model.name == str(tmp_path / "start")
+        assert iterative.of_verdicts(made) == iterative.of_verdicts(chosen)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch, capsys):
+    """Where, what it trained, what it said; each policy leaves three rows."""
+    trained = []
+
+    def train(settings, folder):
+        trained.append((folder.name, settings))
+        if folder.name.startswith("start"):
+            return
+        _, arm, seed = folder.name.split("-")
+        for policy in range(settings.iterative.rounds + 1):
+            more = 0.01 * (int(arm) + int(seed) + policy)
+            rows = [
+                {
+                    "step": step,
+                    "eval/accuracy": share + more,
+                    hacking.RIGHT: share,
+                    hacking.REWARD: -share,
+                    hacking.PARTED: float(arm == "0" and seed == "5" and step == 2),
+                }
+                for step, share in enumerate(ACCURACY)
+            ]
+            place = folder / f"policy-{policy}"
+            place.mkdir(parents=True)
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (place / workdir.METRICS).write_text(lines)
+
+    monkeypatch.setattr(iterative, "train", train)
+    chosen = dataclasses.replace(module.get_config(), seed=4)
+    monkeypatch.setitem(list(module.ARMS.values())[2], "iterative.rounds", 10)
+    monkeypatch.setenv("COLUMNS", "200")
+    module.run(chosen, tmp_path)
+    return tmp_path, trained, capsys.readouterr().out
+
+
+def test_each_seed_has_a_start_that_all_arms_share(made):
+    folder, trained, _ = made
+    expected = [(4, "start"), (4, 0), (4, 1), (4, 2), (5, "start"), (5, 0), (5, 1)]
+    for (name, settings), (seed, what) in zip(trained, expected, strict=False):
+        assert settings.seed == seed
+        if what == "start":
+            assert name == f"start-{seed}" and settings.stages == ("sft",)
+        else:
+            assert name == f"arm-{what}-{seed}"
+            assert settings.model.name == str(folder / f"start-{seed}")
+    assert len(trained) == 4 * module.SEEDS
+    assert (folder / "figures" / "learning.png").stat().st_size > 10_000
+
+
+def test_the_table_is_of_the_last_policies(made):
+    """Of arm 2 policy 10, which a list of names would have behind policy 1."""
+    first, second, third = (made[2].split(name)[1] for name in module.ARMS)
+    assert "14.0  15.0  16.0" in first and "64.0  65.0  66.0" in first
+    assert "34.0  35.0  36.0" in first and "1 of 3" in first
+    assert "35.0  36.0  37.0" in second and "0 of 3" in second
+    assert "46.0  47.0  48.0" in third
+
+
+def test_series_leave_out_what_a_row_lacks():
+    rows = [{"step": 0, "x": 1.0}, {"step": 1}, {"step": 2, "x": 3.0}]
+    step, value = module.series(rows, "x")
+    np.testing.assert_array_equal(step, [0, 2])
+    np.testing.assert_array_equal(value, [1, 3])
