@@ -60,15 +60,16 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
         more = _found(data, data.test, settings.reward.labels)
         train, held_out = found.all, more.all
         left_out = found.left_out + more.left_out
-    read = reader(settings, tokenizer)
-    train, long = _short(read, train, spec.max_length)
-    held_out, more_long = _short(read, held_out, spec.max_length)
+    read, most = reader(settings, tokenizer), spec.max_length
+    most = min(most, settings.reward.longest or most)
+    train, long = _short(read, train, most)
+    held_out, more_long = _short(read, held_out, most)
     left_out = left_out + long + more_long
     if not train:
         raise Refused(
             f"data.name is {data.name!r}; nothing is left to learn from, of "
-            f"{len(found.all)}, with at most {spec.max_length} tokens each. Choose a "
-            "model with a larger max_length, or lower data.held_out."
+            f"{len(found.all)}, with at most {most} tokens each. Raise reward.longest, "
+            "choose a model with a larger max_length, or lower data.held_out."
         )
     return Task(train, held_out, left_out, data, tokenizer)
 

@@ -150,6 +150,8 @@ class Reward(Section):
     labels: Literal["preferences", "correct", "steps"] = "correct"  # the data's kind
     steps: int = 100  # updates
     batch_size: int = 32  # preferences, or labelled completions, per update
+    # tokens of a question with its completion: what has more is left out, and told
+    longest: int | None = None  # None: as many as the model was made for
     learning_rate: float = 2e-5  # all else is the optimizer's
     # what says the score: a linear map of its own, or log P(good) / P(bad) as the next
     # token, which needs no new weights
@@ -164,7 +166,7 @@ class Reward(Section):
     }
 
     def check(self):
-        self.need_positive("steps", "batch_size", "learning_rate")
+        self.need_positive("steps", "batch_size", "learning_rate", "longest")
         rule = f"{self.dotted('good')} and bad are the same token"
         self.need("bad", self.bad != self.good, rule, "Name another.")
         some = self.tag is None or bool(self.tag.strip())

@@ -56,6 +56,11 @@ def test_what_is_too_long_is_left_out_and_told(tmp_path):
     assert found.left_out == ["'q1': 16 tokens, at most 14 fit"]
     with pytest.raises(Refused, match="nothing is left to learn from, of 2"):
         labels.make(chosen, SPEC.__class__(**(vars(SPEC) | {"max_length": 5})), Bytes())
+    for longest, most in ((14, 14), (15, 15), (20, 14)):  # of either the smaller
+        shorter = settings(name=str(path), longest=longest)
+        wide = small if longest == 20 else SPEC
+        told = labels.make(shorter, wide, Bytes()).left_out
+        assert told == [f"'q1': 16 tokens, at most {most} fit"]
 
 
 def test_tokens_that_say_good_and_bad():

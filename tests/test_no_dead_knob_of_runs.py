@@ -124,6 +124,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "reward.steps": (3, REWARD),
     "reward.batch_size": (3, REWARD),
     "reward.learning_rate": (0.5, REWARD),
+    "reward.longest": (7, REWARD | {"data.size": 1}),
     "reward.head": ("tokens", REWARD),
     "reward.good": ("y", REWARD | {"reward.head": "tokens"}),
     "reward.bad": ("n", REWARD | {"reward.head": "tokens"}),
@@ -336,7 +337,8 @@ def on_a_reward_model(chosen):
     made = judging.make(spec, chosen, candidates, None)
     rate, head = made.settings.optimizer.learning_rate, made.has_head
     given = beginning.legs(chosen)[0].last, chosen.reward.batch_size
-    return [*given, labels.item(read, known.train[0]), candidates, rate, head]
+    items = [labels.item(read, one) for one in known.train]
+    return [*given, items, candidates, rate, head]
 
 
 def on_a_judge(chosen):
