@@ -18,39 +18,22 @@ from rich.table import Table
 
 from grpo_jax import config, experiment, hacking, iterative, workdir
 
-quickstart = experiment.load(str(pathlib.Path(__file__).with_name("quickstart.py")))
+iterative_py = experiment.load(str(pathlib.Path(__file__).with_name("iterative.py")))
 
 SEEDS = 3  # the configuration's, and those behind it
+NOTHING_RENEWED = {f"iterative.{k}": x for k, x in vars(config.Iterative()).items()}
+NOTHING_RENEWED |= {"training.steps": 90}
 ARMS: dict[str, dict[str, Any]] = {
-    "β 0.1": {},
-    "β 0.4": {"algorithm.beta": 0.4},
-    "β 0.1, model renewed every 10 steps": {
-        "training.steps": 10,
-        "iterative.rounds": 8,
-        "iterative.renews": "model",
-        "iterative.questions": 300,
-        "iterative.replay": 0.5,
-    },
+    "β 0.1": NOTHING_RENEWED,
+    "β 0.4": NOTHING_RENEWED | {"algorithm.beta": 0.4},
+    "β 0.1, reward model renewed": {"iterative.renews": "model"},
+    "β 0.1, both renewed": {},
 }
 ACCURACY = "eval/accuracy"
 
 
 def get_config() -> config.Config:
-    base = quickstart.get_config()
-    return dataclasses.replace(
-        base,
-        stages=("sft", "reward", "online"),
-        rewards=config.Rewarding(functions=("model",)),
-        algorithm=config.Algorithm(group_size=16, beta=0.1),
-        reward=config.Reward(
-            labels="correct", steps=150, batch_size=128, learning_rate=3e-3
-        ),
-        optimizer=dataclasses.replace(
-            base.optimizer, schedule="constant", final_rate=0.0, learning_rate=3e-4
-        ),
-        training=dataclasses.replace(base.training, steps=90),
-        evaluation=config.Evaluation(every=20),
-    )
+    return iterative_py.get_config()
 
 
 def run(settings: config.Config, folder: pathlib.Path):

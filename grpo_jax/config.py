@@ -114,7 +114,18 @@ class Config(Section):
         reason = f"{chosen.dotted('estimator')} {chosen.estimator!r} does not read it"
         readers = "indicator, rewards.cosine, or a stage rft or dpo"
         chosen.need_read("correct_above", bool(asks), reason, readers)
+        self._check_warmup()
         self._check_rewards()
+
+    def _check_warmup(self):
+        algorithm, warmup = self.algorithm, self.optimizer.warmup
+        for name in self.stages:
+            chosen = self.training if name == "online" else getattr(self, name)
+            of_step = algorithm.mu * algorithm.minibatches if name == "online" else 1
+            updates = chosen.steps * of_step
+            rule = f"stage {name} has {updates} updates and would not get beyond it"
+            holds = warmup < updates or warmup == 0
+            self.optimizer.need("warmup", holds, rule, "Make it shorter.")
 
     def _check_rewards(self):
         chosen, stages = self.rewards, ", ".join(self.stages)

@@ -36,11 +36,6 @@ def make(settings: config.Optimizer, updates: int) -> optax.GradientTransformati
 def schedule(settings: config.Optimizer, updates: int) -> optax.Schedule:
     """The learning rate of each update, counted from 0."""
     top, warmup = settings.learning_rate, settings.warmup
-    if warmup >= updates and warmup > 0:
-        raise Refused(
-            f"optimizer.warmup is {warmup}; there are {updates} updates, so the "
-            "learning rate would never be reached. Make it shorter."
-        )
     last = max(updates - warmup - 1, 1)  # updates between the highest and the last
     if settings.schedule == "constant":
         rest = optax.constant_schedule(top)

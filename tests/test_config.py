@@ -285,6 +285,21 @@ def test_a_value_of_the_wrong_type_is_refused(section, values, message):
         section.__post_init__(made)
 
 
+def test_a_warmup_is_shorter_than_every_stage():
+    """Of updates, of which a step of stage online has μ · M."""
+    warm = config.Optimizer(warmup=6)
+    few = config.Training(steps=2, batch_size=8)
+    with pytest.raises(Refused, match=r"optimizer\.warmup is 6; stage online has 2 up"):
+        config.Config(optimizer=warm, training=few)
+    four = config.Algorithm(mu=2, minibatches=2)
+    config.Config(optimizer=warm, training=few, algorithm=four)
+    short = {"stages": ("sft", "online"), "sft": config.SFT(steps=6)}
+    with pytest.raises(Refused, match="stage sft has 6 updates and would not get beyo"):
+        config.Config(optimizer=warm, **short)
+    config.Config(optimizer=config.Optimizer(warmup=5), **short)
+    config.Config(training=config.Training(steps=1))  # none at all is no warm-up
+
+
 def test_an_int_may_be_written_for_a_float():
     made = config.Algorithm(beta=1, gamma_positive=(2.0, 3.0))
     assert made.beta == 1.0 and type(made.beta) is float

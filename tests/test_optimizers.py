@@ -42,11 +42,6 @@ def test_schedules_by_hand():
     assert rates(2, warmup=1) == [1.0, 1.0]
 
 
-def test_a_warmup_as_long_as_the_run_is_refused():
-    with pytest.raises(Refused, match=r"warmup is 6; there are 6 updates"):
-        rates(warmup=6)
-
-
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

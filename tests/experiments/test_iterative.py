@@ -16,7 +16,7 @@ def test_its_commands_differ_in_what_is_renewed_alone():
         for words in commands
     )
     assert {k: (ours[k], theirs[k]) for k in ours if ours[k] != theirs[k]} == {
-        "iterative.renews": ("both", "none"),
+        "iterative.renews": ("both", "model"),
     }
 
 
