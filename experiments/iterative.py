@@ -31,7 +31,7 @@ def get_config() -> config.Config:
         algorithm=config.Algorithm(group_size=16, beta=0.1),
         reward=config.Reward(steps=150, batch_size=64, learning_rate=1e-3),
         iterative=config.Iterative(rounds=8, questions=300, replay=0.5),
-        optimizer=config.Optimizer(learning_rate=3e-4, warmup=8, b2=0.95),
+        optimizer=config.Optimizer(learning_rate=3e-4, warmup=20, b2=0.95),
         training=dataclasses.replace(base.training, steps=10),
         evaluation=config.Evaluation(every=20),
     )

@@ -118,8 +118,11 @@ class Config(Section):
         self._check_rewards()
 
     def _check_warmup(self):
+        """The last stage may go on, with more steps or in rounds, where no schedule has
+        an end: so it may be shorter so far."""
         algorithm, warmup = self.algorithm, self.optimizer.warmup
-        for name in self.stages:
+        goes_on = self.optimizer.schedule == "constant"
+        for name in self.stages[:-1] if goes_on else self.stages:
             chosen = self.training if name == "online" else getattr(self, name)
             of_step = algorithm.mu * algorithm.minibatches if name == "online" else 1
             updates = chosen.steps * of_step

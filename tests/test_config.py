@@ -286,8 +286,9 @@ def test_a_value_of_the_wrong_type_is_refused(section, values, message):
 
 
 def test_a_warmup_is_shorter_than_every_stage():
-    """Of updates, of which a step of stage online has μ · M."""
-    warm = config.Optimizer(warmup=6)
+    """Of updates, of which a step of stage online has μ · M; but for a last stage that
+    may go on."""
+    warm = config.Optimizer(warmup=6, schedule="linear")
     few = config.Training(steps=2, batch_size=8)
     with pytest.raises(Refused, match=r"optimizer\.warmup is 6; stage online has 2 up"):
         config.Config(optimizer=warm, training=few)
@@ -297,6 +298,9 @@ def test_a_warmup_is_shorter_than_every_stage():
     with pytest.raises(Refused, match="stage sft has 6 updates and would not get beyo"):
         config.Config(optimizer=warm, **short)
     config.Config(optimizer=config.Optimizer(warmup=5), **short)
+    config.Config(optimizer=config.Optimizer(warmup=6), training=few)
+    with pytest.raises(Refused, match="stage sft has 6 updates"):
+        config.Config(optimizer=config.Optimizer(warmup=6), **short)
     config.Config(training=config.Training(steps=1))  # none at all is no warm-up
 
 

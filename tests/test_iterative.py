@@ -296,7 +296,6 @@ def test_what_cannot_be_is_refused_with_a_remedy(made, tmp_path):
     [
         ({"rewards.functions": ("modle", "model")}, "functions names modle"),
         ({"algorithm.advantage.reward_weights": (1.0,)}, "Give a weight for each"),
-        ({"optimizer.warmup": 3, "training.steps": 4, "sft.steps": 4}, "stage reward"),
     ],
 )
 def test_what_a_later_run_would_refuse_is_refused_first(changed, message, tmp_path):
