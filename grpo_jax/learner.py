@@ -135,6 +135,7 @@ def abstract(run: Learner) -> State:
     held = frozen = None
     if chosen.model.lora.rank:
         frozen = transformer.abstract(run.spec, chosen.model.dtype)
+        frozen = heads.trunk(frozen) if run.has_head else frozen
         layout, _ = sharding.of_params(frozen, run.mesh)
         frozen = jax.tree.map(
             lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
@@ -151,6 +152,8 @@ def _split(spec: Spec, settings: config.Config, has_head: bool, params, key):
     """What is trained as the policy, what as a critic, and what stays as it is."""
     begun = params.get("head")  # of a reward model that is trained on
     params = {k: x for k, x in params.items() if k != "head"}
+    if has_head:
+        params = heads.trunk(params)
     trained, critic, frozen = params, None, None
     for_adapters, for_head = jax.random.split(key)
     if settings.model.lora.rank:
@@ -164,7 +167,7 @@ def _split(spec: Spec, settings: config.Config, has_head: bool, params, key):
         if settings.critic.trunk == "shared":
             trained = trained | head
         else:
-            critic = {k: x for k, x in params.items() if k != "unembed"} | head
+            critic = heads.trunk(params) | head
     return trained, critic, frozen
 
 

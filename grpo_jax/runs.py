@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from grpo_jax import checkpoint, config, programs, sharding, tree, workdir
-from grpo_jax.models import load, memory, settings, transformer
+from grpo_jax.models import heads, load, memory, settings, transformer
 from grpo_jax.section import Refused
 
 
@@ -146,6 +146,8 @@ def read(
         items = kept.policy(step, functools.partial(_placed, mesh=mesh))
     params = _nested(items[checkpoint.POLICY])
     head = params.pop("head", None)
+    if head is not None and found.is_reward_model:
+        shapes = heads.trunk(shapes)
     if checkpoint.FROZEN in items:
         frozen = _nested(items[checkpoint.FROZEN])
         params = programs.merged(frozen, params, chosen=found.settings.model.lora)

@@ -25,7 +25,7 @@ from grpo_jax.text.reading import Row
 from tests import test_learner
 from tests.models import examples
 
-SPEC = dataclasses.replace(examples.SPECS["qwen2"], layers=1, max_length=48)
+SPEC = dataclasses.replace(examples.SPECS["qwen2"], layers=1, max_length=48, tied=False)
 NUMERICS = test_learner.EXACT.numerics
 RATE = test_learner.RATE
 SCALAR, TOKENS = None, (5, 9)
@@ -272,13 +272,18 @@ def test_a_reward_model_learns(kind, float64):
 
 @pytest.mark.parametrize("lora", [0, 2])
 def test_the_model_that_is_left_has_its_head_and_no_adapters(lora, float64):
+    """Nor what would say tokens, which nothing has learned."""
     chosen = settings("steps", lora=lora)
     _, after, _ = learned(chosen, steps())
     params = learner.policy(made(chosen), after)
-    shapes = transformer.abstract(SPEC, "float64") | {
-        "head": after.policy.params["head"]
-    }
+    shapes = transformer.abstract(SPEC, "float64")
+    del shapes["unembed"]
+    shapes["head"] = after.policy.params["head"]
     assert jax.tree.structure(params) == jax.tree.structure(shapes)
+    held = after.frozen or after.policy.params
+    assert "unembed" not in held and "embed" in held
+    known = learner.abstract(made(chosen))
+    assert jax.tree.structure(known) == jax.tree.structure(after)
     test_learner.same(params["head"], after.policy.params["head"], 0)
 
 

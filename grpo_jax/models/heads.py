@@ -17,6 +17,11 @@ def init_scalar(spec: Spec, key: Key[Array, ""]) -> Params:
     return {"weight": weight, "bias": jnp.zeros(())}
 
 
+def trunk(params: transformer.Params) -> transformer.Params:
+    """What a head stands on: nothing says a token there, so no unembedding is held."""
+    return {name: x for name, x in params.items() if name != "unembed"}
+
+
 def scalar(head: Params, hidden: Float[Array, "*N D"]) -> Float[Array, "*N"]:
     """The critic's value or the reward model's score at each token, in float32."""
     dtype = jnp.promote_types(hidden.dtype, jnp.float32)
