@@ -39,15 +39,15 @@ EXAMINED = dataclasses.replace(
 )
 
 
-def written(folder, settings, accuracies, mesh=None):
+def written(folder, settings, accuracies, mesh=None, spec=None, **options):
     """A run's folder with a checkpoint of step 1, 2, ..., and the parameters in each.
 
     None: it was not examined at that step.
     """
     workdir.settle(folder, {"config": dataclasses.asdict(settings)}, ())
     kept = checkpoint.Checkpoints(folder / "checkpoints", settings.keep, print)
-    spec, params = runs.find(settings.model).base.spec, []
-    run = learner.make(spec, settings, 1, mesh)
+    spec, params = spec or runs.find(settings.model).base.spec, []
+    run = learner.make(spec, settings, 1, mesh, **options)
     for step, accuracy in enumerate(accuracies, 1):
         keys = jax.random.split(jax.random.key(step))
         begun = programs.init(spec, "float32", None)(keys[0])
@@ -102,6 +102,28 @@ def test_a_critic_on_the_same_trunk_is_left_behind(tmp_path):
     settings = dataclasses.replace(ADAPTED, model=PLAIN.model)
     _, trained = written(tmp_path, settings, [None])
     assert trained.pop("head") and same(policy(tmp_path)[1].params, trained)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_reward_model_is_read_with_its_head_alone(adapted, tmp_path):
+    """Without what an untied model says tokens by; also where adapters learned."""
+    settings = dataclasses.replace(
+        PLAIN,
+        stages=("reward",),
+        algorithm=config.Algorithm(),
+        sampling=config.Sampling(),
+        model=dataclasses.replace(PLAIN.model, lora=ADAPTED.model.lora)
+        if adapted
+        else PLAIN.model,
+    )
+    spec = dataclasses.replace(runs.find(PLAIN.model).base.spec, tied=False)
+    ((begun,), left) = written(tmp_path, settings, [None], spec=spec, has_head=True)
+    found = runs.find(Model(name=str(tmp_path)), "reward")
+    found = found._replace(base=found.base._replace(spec=spec))
+    params = runs.read(found, "float32", jax.random.key(0), step=1).params
+    assert "unembed" in begun and begun.keys() - params.keys() == {"unembed"}
+    assert same(params["head"], left["head"])
+    assert same(params, left) or adapted
 
 
 def test_adapters_are_multiplied_out(tmp_path):
