@@ -18,10 +18,11 @@ A run that was forked looks at its own steps alone: before, another may have jud
 
 False alarms, of 300 simulated runs of 1,000 steps looked at after every one, with right
 at one half: none of steady noise, whether the reward rises beside it or not; 20 where
-the reward rises and right is noise of ±0.05 that is correlated by 0.9 from step to step;
-1 where the reward is such noise too. Of walks by 0.01 a step 82 are told: what is right
-has fallen there, by chance or not. Hits, of 100 runs in which accuracy falls by 0.3 in
-300 steps while the reward rises: all with noise of 0.05 or 0.08 a step, 93 with 0.12.
+the reward rises and right is noise of ±0.05 that is correlated by 0.9 from one step to
+the next; 1 where the reward is such noise too. Of walks by 0.01 a step 82 are told:
+what is right has fallen there, by chance or not. Hits, of 100 runs in which accuracy
+falls by 0.3 in 300 steps while the reward rises: all with noise of 0.05 or 0.08 a step,
+93 with 0.12.
 """
 
 from collections.abc import Iterable, Sequence

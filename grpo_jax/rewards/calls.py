@@ -8,6 +8,7 @@ If too many do, the run stops with the first of these errors.
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -34,7 +35,8 @@ class Scored(NamedTuple):
 
 class Pool:
     """Threads for calls. One that takes too long keeps its thread, which ends with it;
-    another starts. Functions that bound themselves are waited for."""
+    another starts. Functions that bound themselves are waited for. All end when nobody
+    holds the pool any more."""
 
     def __init__(
         self,
@@ -47,21 +49,10 @@ class Pool:
         self._calls: SimpleQueue = SimpleQueue()
         for _ in range(workers):
             self._start()
+        weakref.finalize(self, _end, self._calls, workers)
 
     def _start(self):
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def _work(self):
-        while True:
-            function, sample, future = self._calls.get()
-            if future.set_running_or_notify_cancel():
-                future.began = time.monotonic()
-                try:
-                    future.set_result(function(*sample))
-                except BaseException as error:
-                    future.set_exception(error)
-                if future.is_given_up:
-                    return
+        threading.Thread(target=_work, args=(self._calls,), daemon=True).start()
 
     def submit(self, sample: tuple, whole: tuple) -> list[Future]:
         """Begins to score, and returns at once; `whole`, without what may be unfinished
@@ -100,6 +91,26 @@ class Pool:
             if error is not None:
                 return None, f"raised {type(error).__name__}: {error}"
             return read(future.result())
+
+
+def _work(calls: SimpleQueue):
+    """What a thread does. It does not hold the pool."""
+    while (call := calls.get()) is not None:
+        function, sample, future = call
+        if future.set_running_or_notify_cancel():
+            future.began = time.monotonic()
+            try:
+                future.set_result(function(*sample))
+            except BaseException as error:
+                future.set_exception(error)
+            if future.is_given_up:
+                return
+        del call, function, sample, future  # or the next wait would hold them
+
+
+def _end(calls: SimpleQueue, workers: int):
+    for _ in range(workers):
+        calls.put(None)
 
 
 def number(value: Any) -> tuple[float | None, str]:

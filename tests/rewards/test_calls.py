@@ -89,6 +89,19 @@ def test_a_slow_call_leaves_no_thread_behind():
     assert threading.active_count() <= before + 2
 
 
+def test_threads_end_with_their_pool_and_what_was_asked_is_answered():
+    before = set(threading.enumerate())
+    pool = calls.Pool({"a": lambda *_: 1.0}, 3, 1.0)
+    futures = [pool.submit(*SAMPLES[:1] * 2) for _ in range(5)]
+    threads = set(threading.enumerate()) - before
+    assert len(threads) == 3
+    del pool
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert [future.result(0) for (future,) in futures] == [1.0] * 5
+
+
 def test_a_function_that_bounds_itself_is_waited_for():
     slow = lambda q, c, a: time.sleep(0.3) or 1.0  # noqa: E731
     pool = calls.Pool({"slow": slow}, 1, 0.1, {"slow"})
