@@ -2,9 +2,28 @@
 
     python -m grpo_jax train experiments/overoptimise.py
 
-The quickstart's model and demonstrations, and a reward model that has learned to tell
-sums from sums that are off by up to nine, whose columns are always right. ARMS learn
-from it, for as many steps; each in SEEDS runs, which share a start with their like.
+The model, the demonstrations and the reward model of iterative.py, which has learned to
+tell sums from sums that are off by up to nine, whose columns are always right. ARMS
+learn from it, for 90 steps each; each in SEEDS runs, which share a start with their
+like.
+
+NOT YET RUN as it stands. A pilot renewed after every 10 steps, with 350 updates of
+demonstrations and 150 of a reward model at a rate of 1e-3 (2026-11-29, two CPU cores,
+15 minutes a seed). Greedy accuracy on 200 held-out sums, in percent, before, at best
+and in the end:
+
+    seed                            0                       1
+    β 0.1                           10.5   75.5   12.0      14.0   57.5   13.5
+    β 0.4                           10.5   86.5   82.0      14.0   82.0   81.0
+    β 0.1, reward model renewed     10.5   84.5   72.5      14.0   71.5   57.5
+    β 0.1, both renewed             10.5   63.0   40.0      14.0   80.0   13.5
+
+So the policy finds what the reward model does not know, columns that are wrong; β keeps
+it from there; a reward model that is renewed follows it, and is late; a reference that
+is renewed lets go of it. With β 0.1 both runs were told that reward and right have
+parted, in steps 62 and 64, by the rule that stands in `hacking` since; with β 0.4 none.
+Seed 2's reward model had learned nothing after 150 updates (ROC AUC 0.50), and nor did
+its policies: hence more updates here.
 """
 
 import dataclasses
