@@ -9,15 +9,14 @@ to answer `Start with 15. Add 4. What is the result?` by the line `15 + 4 = 19` 
 answer behind `####`. Of ten demonstrations seven give an answer that is one too high,
 below a line that is right. The outcome is wrong then; of the steps, only the last is.
 
-NOT YET RUN to its end: the machine at hand was busy. What was run are three pilots on
-right demonstrations, seed 0, at a learning rate of 5e-4, greedy accuracy on 200
-held-out questions. Chains of two steps, 60 updates of 16 questions × 16 samples: from
-10.0% (95%: 6.6–14.9%) to 8.5% (5.4–13.2%) with rewards of steps, to 5.0% (2.7–9.0%)
-with those of outcomes. Chains of one, 32 × 16: from 22.5% to 20.5% with rewards of
-steps, by way of 9.5%. Nothing was learned there: a policy that cannot calculate is not
-taught to in 60 updates, and the rate may have been too high. Hence a lower one here,
-and something to learn that is no calculation. The number of lines stayed what was asked
-for: between 2.98 and 3.01 on average in every one of the first 60 updates.
+It does not show here, with seed 0 (2026-11-29, four minutes a run on two CPU cores).
+Greedy accuracy on 200 held-out questions went from 23.0% (95%: 17.7-29.3) to 22.5%
+(17.3-28.8) with rewards of steps, and to 16.5% (12.0-22.3) with those of outcomes. What
+samples earned rose from 0.35 to 0.42, and from 0.28 to 0.39, over 60 updates. The
+number of lines stayed what was asked for. A start that calculates better, more updates
+and other seeds are not tried. Earlier pilots on right demonstrations, at a learning
+rate of 5e-4, learned nothing either: a policy that cannot calculate is not taught to in
+60 updates.
 """
 
 from grpo_jax import config, presets
