@@ -1,7 +1,7 @@
 """Does a reward model learn to tell right answers from wrong ones?
 
     python -m grpo_jax train experiments/reward_model.py
-    python -m grpo_jax train experiments/reward_model.py --workdir runs/process \\
+    python -m grpo_jax train experiments/reward_model.py --workdir runs/reward_steps \\
         --data.name chains --reward.labels steps --model.tiny.max-length 192
 
 The quickstart's transformer of 0.5M parameters, made from scratch, reads sums that are
