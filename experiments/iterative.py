@@ -6,11 +6,11 @@
 
 The quickstart's model and demonstrations, of which seven in ten end in a wrong number;
 more of them, or not every seed's reward model learns. What is right the policy is never
-told. It is judged by a reward model that has learned
-to tell sums from sums that are off by up to nine, the columns ahead of them always
-right: of such it knows all, and of what a policy may say besides nothing. The paper's
-Algorithm 1 goes on with it after every 15 steps, on what the policy says by then, half
-of it new. The controls are `model`, `reference` and `none`.
+told. It is judged by a reward model that has learned to tell sums from sums that are
+off by up to nine, the columns ahead of them always right: of what a policy may say
+besides it knows nothing. The paper's Algorithm 1 goes on with it after every 15 steps,
+on what the policy says by then, half of it new. The controls are `model`, `reference`
+and `none`.
 
 What came of it stands in overoptimise.py, which runs these settings beside others.
 """

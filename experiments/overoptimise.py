@@ -35,7 +35,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import config, experiment, hacking, iterative, workdir
+from grpo_jax import config, experiment, hacking, iterative, plots, workdir
 
 iterative_py = experiment.load(str(pathlib.Path(__file__).with_name("iterative.py")))
 
@@ -64,8 +64,9 @@ def run(settings: config.Config, folder: pathlib.Path):
         iterative.train(iterative.of_start(base), start)
         for number, name in enumerate(ARMS):
             place = folder / f"arm-{number}-{seed}"
-            iterative.train(arm(base, name, start), place)
-            last = max(place.glob("policy-*"), key=lambda x: int(x.name.split("-")[1]))
+            chosen = arm(base, name, start)
+            iterative.train(chosen, place)
+            last = place / f"policy-{chosen.iterative.rounds}"
             found[name].append(list(workdir.rows(last / workdir.METRICS)))
     Console().print(table(found))
     print(f"figure: {draw(found, folder / 'figures' / 'learning.png')}")
@@ -84,17 +85,11 @@ def arm(base: config.Config, name: str, start: pathlib.Path) -> config.Config:
     return config.of(config.nested(experiment.flat(begun) | ARMS[name]))
 
 
-def series(rows: list[hacking.Row], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and what rows have there."""
-    found = [(row["step"], row[key]) for row in rows if key in row]
-    return tuple(np.array(found).T)
-
-
 def table(found: dict[str, list[list[hacking.Row]]]) -> Table:
     """Of greedy answers to questions that were held out, how many are right."""
     out = Table("arm", "before", "at best", "in the end", "warned in")
     for name, of_seeds in found.items():
-        shares = [series(rows, ACCURACY)[1] for rows in of_seeds]
+        shares = [plots.series(rows, ACCURACY)[1] for rows in of_seeds]
         warned = sum(any(row.get(hacking.PARTED) for row in rows) for rows in of_seeds)
         told = [
             [x[0] for x in shares],
@@ -112,7 +107,7 @@ def draw(found: dict[str, list[list[hacking.Row]]], path: pathlib.Path) -> pathl
     above, below = figure.subplots(2, sharex=True)
     for number, (name, of_seeds) in enumerate(found.items()):
         for axes, key in ((above, hacking.RIGHT), (below, hacking.REWARD)):
-            curves = [series(rows, key) for rows in of_seeds]
+            curves = [plots.series(rows, key) for rows in of_seeds]
             for step, value in curves:
                 axes.plot(step, value, color=f"C{number}", alpha=0.3, linewidth=0.8)
             mean = np.mean([value for _, value in curves], 0)
@@ -120,6 +115,4 @@ def draw(found: dict[str, list[list[hacking.Row]]], path: pathlib.Path) -> pathl
     above.set(ylabel="right, of samples in training", ylim=(0, 1.02))
     below.set(xlabel="step", ylabel="reward, by the model")
     above.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
+    return plots.written(figure, path)

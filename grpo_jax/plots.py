@@ -17,7 +17,7 @@ def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path
     axes = figure.subplots()
     _learned(axes, rows)
     axes.set_xlabel("step")
-    return _written(figure, path)
+    return written(figure, path)
 
 
 def rounds(
@@ -33,7 +33,7 @@ def rounds(
     _learned(above, rows)
     for number, found in enumerate(of_judges):
         for key in ("eval/auc", "eval/accuracy"):  # of preferences there is no area
-            _, share = _of(found, key)
+            _, share = series(found, key)
             if len(share):
                 at = np.array([number * steps, (number + 1) * steps])
                 below.plot(at, np.full(2, share[-1]), color="C1", linewidth=2)
@@ -43,18 +43,18 @@ def rounds(
         for number in range(1, len(of_judges)):
             axes.axvline(number * steps, color="0.6", linestyle=":")
     below.set(xlabel="step", ylim=(0.45, 1.02))
-    return _written(figure, path)
+    return written(figure, path)
 
 
 def _learned(axes, rows: Sequence[dict]):
     """A reward model's reward has a scale of its own, on the right; beside it stands
     what is right of the same samples, and where the two parted."""
     of_reward = axes
-    if len(_of(rows, hacking.RIGHT)[0]):
+    if len(series(rows, hacking.RIGHT)[0]):
         of_reward = axes.twinx()
         of_reward.set_ylabel("reward", color="C0")
         _smoothed(axes, rows, hacking.RIGHT, "C2", "right, of the samples in training")
-        step, is_parted = _of(rows, hacking.PARTED)
+        step, is_parted = series(rows, hacking.PARTED)
         step = step[is_parted > 0]
         if len(step):
             label = "reward rises, right falls"
@@ -69,17 +69,18 @@ def _learned(axes, rows: Sequence[dict]):
         axes.legend(handles=handles)  # where it hides least
 
 
-def _written(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+def written(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+    """Where it is on disk from now on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
 
 
 def _accuracy(axes, rows: Sequence[dict]):
-    step, share = _of(rows, "eval/accuracy")
+    step, share = series(rows, "eval/accuracy")
     if len(step):
-        _, low = _of(rows, "eval/accuracy_low")
-        _, high = _of(rows, "eval/accuracy_high")
+        _, low = series(rows, "eval/accuracy_low")
+        _, high = series(rows, "eval/accuracy_high")
         bars = np.stack([share - low, high - share])
         axes.errorbar(
             step,
@@ -114,11 +115,11 @@ def labels(found: dict[str, Any], path: pathlib.Path) -> pathlib.Path:
     most = len(counts) - 1
     right.bar(np.arange(most + 1) / most, counts, 0.8 / most, color="C0")
     right.set(xlabel="soft label, before the last step", ylabel="steps")
-    return _written(figure, path)
+    return written(figure, path)
 
 
 def _smoothed(axes, rows: Sequence[dict], key: str, colour: str, label: str):
-    step, value = _of(rows, key)
+    step, value = series(rows, key)
     if len(step):
         axes.plot(step, value, color=colour, alpha=0.25, linewidth=0.7)
         width = max(1, len(step) // 40)
@@ -127,7 +128,8 @@ def _smoothed(axes, rows: Sequence[dict], key: str, colour: str, label: str):
         axes.plot(middle, smooth, color=colour, label=label)
 
 
-def _of(rows: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+def series(rows: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps whose rows have it, and what they have."""
     found = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
     step, value = zip(*found, strict=True) if found else ((), ())
     return np.array(step), np.array(value)

@@ -67,7 +67,7 @@ def saturating(draw, n=120):
         (steady, steady, 0),
         (rising, steady, 0),
         (clinging, clinging, 0),
-        (rising, clinging, 6),
+        (rising, clinging, 5),
         (rising, rising, 0),
     ],
     ids=lambda x: getattr(x, "__name__", ""),

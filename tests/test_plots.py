@@ -71,3 +71,10 @@ def test_without_a_reward_model_there_is_one_axis(drawn):
 def test_a_run_without_numbers_is_drawn(drawn):
     (lines,), legend = drawn([{"step": 0, "stage": "sft"}])
     assert not lines and legend is None
+
+
+def test_series_leave_out_what_a_row_lacks():
+    rows = [{"step": 0, "x": 1.0}, {"step": 1}, {"step": 2, "x": 3.0}]
+    step, value = plots.series(rows, "x")
+    np.testing.assert_array_equal(step, [0, 2])
+    np.testing.assert_array_equal(value, [1, 3])

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 
 from grpo_jax import experiment, hacking, iterative, workdir
@@ -97,10 +96,3 @@ def test_the_table_is_of_the_last_policies(made):
     assert "34.0  35.0  36.0" in first and "1 of 3" in first
     assert "35.0  36.0  37.0" in second and "0 of 3" in second
     assert "46.0  47.0  48.0" in third
-
-
-def test_series_leave_out_what_a_row_lacks():
-    rows = [{"step": 0, "x": 1.0}, {"step": 1}, {"step": 2, "x": 3.0}]
-    step, value = module.series(rows, "x")
-    np.testing.assert_array_equal(step, [0, 2])
-    np.testing.assert_array_equal(value, [1, 3])
