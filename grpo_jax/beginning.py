@@ -29,9 +29,9 @@ class Leg(NamedTuple):
 def legs(settings: config.Config) -> list[Leg]:
     found, first = [], 0
     for number, name in enumerate(settings.stages):
-        chosen = settings.training if name == "online" else getattr(settings, name)
-        found.append(Leg(number, name, first, first + chosen.steps))
-        first += chosen.steps
+        steps = settings.of_stage(name).steps
+        found.append(Leg(number, name, first, first + steps))
+        first += steps
     return found
 
 

@@ -66,6 +66,10 @@ class Config(Section):
         """Whether it takes several runs: see `iterative`."""
         return self.iterative.rounds > 0 or self.stages[-2:] == ("reward", "online")
 
+    def of_stage(self, name: str) -> Any:
+        """The section that says how many steps a stage has."""
+        return self.training if name == "online" else getattr(self, name)
+
     def check(self):
         rule = "it must lie in [0, 2**32)"
         self.need("seed", 0 <= self.seed < 2**32, rule, "Try 0.")
@@ -123,9 +127,8 @@ class Config(Section):
         algorithm, warmup = self.algorithm, self.optimizer.warmup
         goes_on = self.optimizer.schedule == "constant"
         for name in self.stages[:-1] if goes_on else self.stages:
-            chosen = self.training if name == "online" else getattr(self, name)
             of_step = algorithm.mu * algorithm.minibatches if name == "online" else 1
-            updates = chosen.steps * of_step
+            updates = self.of_stage(name).steps * of_step
             rule = f"stage {name} has {updates} updates and would not get beyond it"
             holds = warmup < updates or warmup == 0
             self.optimizer.need("warmup", holds, rule, "Make it shorter.")
