@@ -23,8 +23,8 @@ READERS: dict[str, Callable[[dict], list]] = {
 COLUMNS = {
     "preferences": "chosen and rejected, and question if they do not begin with it",
     "correct": "question, completion and is_correct",
-    "steps": "question, steps and labels; or those of PRM800K, Math-Shepherd, "
-    "ProcessBench",
+    "steps": "question, steps (or completions) and labels; or those of PRM800K, "
+    "Math-Shepherd, ProcessBench",
 }
 
 

@@ -76,7 +76,9 @@ def steps(row: dict) -> list[Solution] | list[Step]:
         return _record(row)
     if "problem" in row and "labels" not in row:
         return [_first_mistake(row)]
-    found, labels = tuple(_texts(row, "steps")), row["labels"]
+    # Sets made for TRL call their steps completions.
+    column = "completions" if "steps" not in row and "completions" in row else "steps"
+    found, labels = tuple(_texts(row, column)), row["labels"]
     if not isinstance(labels, list | tuple) or len(labels) != len(found):
         many = len(labels) if isinstance(labels, list | tuple) else "no list of"
         raise ValueError(f"it has {len(found)} steps and {many} labels")

@@ -68,6 +68,8 @@ def test_steps_with_their_labels():
     row = {"question": "q", "steps": ["a", "b"], "labels": [1, None]}
     assert verdicts.steps(row) == [Solution("q", ("a", "b"), (1.0, None))]
     assert verdicts.steps(row | {"completion": "a\n b\n"}) == verdicts.steps(row)
+    trl = {"question": "q", "completions": ["a", "b"], "labels": [True, None]}
+    assert verdicts.steps(trl) == verdicts.steps(row)
 
 
 def test_a_record_of_prm800k_has_several_completions_of_a_step():
