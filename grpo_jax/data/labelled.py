@@ -22,7 +22,7 @@ READERS: dict[str, Callable[[dict], list]] = {
 }
 COLUMNS = {
     "preferences": "chosen and rejected, and question if they do not begin with it",
-    "correct": "question, completion and is_correct",
+    "correct": "question, completion and is_correct; or those of ProcessBench",
     "steps": "question, steps (or completions) and labels; or those of PRM800K, "
     "Math-Shepherd, ProcessBench",
 }

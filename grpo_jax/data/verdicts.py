@@ -1,9 +1,9 @@
 """Rows of files that judge completions, in the forms that people publish them.
 
 Preferences: chosen and rejected, as dialogues of HH-RLHF or with a question of their
-own. Whole completions: question, completion, is_correct, or GSM8K's solutions of
-several models. Steps: steps with labels; Math-Shepherd's tags; ProcessBench's first
-mistake; PRM800K's whole records, and its steps one by one.
+own. Whole completions: question, completion, is_correct; GSM8K's solutions of several
+models; ProcessBench's final answers. Steps: steps with labels; Math-Shepherd's tags;
+ProcessBench's first mistake; PRM800K's whole records, and its steps one by one.
 
 A ValueError says what is wrong with a row; a missing column is a KeyError.
 """
@@ -54,6 +54,10 @@ def preference(row: dict) -> list[Preference]:
 
 
 def whole(row: dict) -> list[Solution]:
+    if "final_answer_correct" in row:  # ProcessBench's
+        text = "\n".join(_texts(row, "steps"))
+        said = _label(row["final_answer_correct"])
+        return [Solution(_text(row, "problem"), (text,), (said,))]
     question = _text(row, "question")
     if "is_correct" in row:
         told = [(_text(row, "completion"), row["is_correct"])]

@@ -49,6 +49,11 @@ def test_several_models_answer_a_question_of_gsm8k():
     assert verdicts.whole(row) == expected
 
 
+def test_final_answers_of_processbench_are_judged_as_a_whole():
+    row = {"problem": "q", "steps": ["a", "b"], "final_answer_correct": False}
+    assert verdicts.whole(row | {"label": -1}) == [Solution("q", ("a\nb",), (0.0,))]
+
+
 def test_the_tags_of_math_shepherd():
     text = "Ann has 3 eggs. How many? Step 1: 1+2=3 ки\nStep 2: The answer is: 4 ки"
     labels = "Ann has 3 eggs. How many? Step 1: 1+2=3 +\nStep 2: The answer is: 4 -"
