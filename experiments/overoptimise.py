@@ -48,6 +48,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "β 0.1, reward model renewed": {"iterative.renews": "model"},
     "β 0.1, both renewed": {},
 }
+WATCHED = ("β 0.1", "β 0.4")
 ACCURACY = "eval/accuracy"
 
 
@@ -86,18 +87,22 @@ def arm(base: config.Config, name: str, start: pathlib.Path) -> config.Config:
 
 
 def table(found: dict[str, list[list[hacking.Row]]]) -> Table:
-    """Of greedy answers to questions that were held out, how many are right."""
+    """Of greedy answers to questions that were held out, how many are right. A judge
+    that is renewed before hacking.SHORTEST steps are done is not watched."""
     out = Table("arm", "before", "at best", "in the end", "warned in")
     for name, of_seeds in found.items():
         shares = [plots.series(rows, ACCURACY)[1] for rows in of_seeds]
-        warned = sum(any(row.get(hacking.PARTED) for row in rows) for rows in of_seeds)
+        warned = "-"
+        if name in WATCHED:
+            flags = [any(row.get(hacking.PARTED) for row in rows) for rows in of_seeds]
+            warned = f"{sum(flags)} of {len(of_seeds)}"
         told = [
             [x[0] for x in shares],
             [max(x) for x in shares],
             [x[-1] for x in shares],
         ]
         cells = ["  ".join(f"{100 * x:.1f}" for x in one) for one in told]
-        out.add_row(name, *cells, f"{warned} of {len(of_seeds)}")
+        out.add_row(name, *cells, warned)
     return out
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import pathlib
 import platform
 import shutil
@@ -60,15 +61,16 @@ def settle(
     judged_by: str | None = None,  # the weights of a reward model, whatever its name
 ):
     """Makes the folder that of these settings, or refuses it."""
-    begun, source, step = workdir.begun(folder), fork_from and str(fork_from), None
+    begun, source, at = workdir.begun(folder), fork_from and str(fork_from), {}
     if begun is None and fork_from is not None:
         step = _fork(settings, folder, fork_from, fits, tell)
+        since = _judged_since(settings, fork_from, step, judged_by)
+        at = {"forked_at": step, "judged_since": since}
     if begun is not None:
-        step = begun.get("forked_at", step)
+        at = {k: begun[k] for k in ("forked_at", "judged_since") if k in begun}
         source = source or begun.get("forked_from")
     described = {"config": dataclasses.asdict(settings), "is_model_given": is_given}
-    described |= {"problems": problems, "forked_from": source}
-    described |= {"forked_at": step} if step is not None else {}
+    described |= {"problems": problems, "forked_from": source, **at}
     if judged_by and (begun is None or "judged_by" in begun):
         described["judged_by"] = judged_by
     circumstances = _circumstances()
@@ -88,10 +90,10 @@ def settle(
         tell("so what it finds may differ, in last bits at least")
 
 
-def need_forked(folder: pathlib.Path, step: int | None) -> int:
-    """The step that a run was forked at, or −1; refused if nothing of it is left.
-
-    It must not begin anew where it was to go on.
+def judged_since(folder: pathlib.Path, step: int | None) -> int:
+    """The step behind which rewards were given as they are now: −1, or where a run was
+    forked that changed that. Refused if nothing is left of a run that was forked: it
+    must not begin anew where it was to go on.
     """
     begun = workdir.begun(folder) or {}
     if step is None and "forked_at" in begun:
@@ -100,7 +102,25 @@ def need_forked(folder: pathlib.Path, step: int | None) -> int:
             f"{begun['forked_from']}, and none of its checkpoints is whole. Move the "
             "folder away; the same command forks it again."
         )
-    return begun.get("forked_at", -1)
+    return begun.get("judged_since", begun.get("forked_at", -1))
+
+
+def _judged_since(
+    settings: config.Config, source: pathlib.Path, step: int, judged_by: str | None
+) -> int:
+    """A fork at that step looks back as far as its rewards meant the same."""
+    before = workdir.begun(source) or {}
+    known = json.loads(json.dumps(dataclasses.asdict(settings)))
+    is_same = before.get("judged_by") == judged_by
+    is_same &= _rewards(before.get("config", {})) == _rewards(known)
+    return before.get("judged_since", before.get("forked_at", -1)) if is_same else step
+
+
+def _rewards(chosen: dict[str, Any]) -> tuple:
+    """All that says what reward an answer gets, but for the reward model's name."""
+    model = {k: x for k, x in chosen.get("reward_model", {}).items() if k != "name"}
+    weights = chosen.get("algorithm", {}).get("advantage", {}).get("reward_weights")
+    return chosen.get("rewards"), model, weights
 
 
 def _fork(settings, folder, source, fits, tell: Tell) -> int:

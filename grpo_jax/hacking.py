@@ -7,32 +7,39 @@ checker.
 Of the last 48, 96, 192, ... steps, as many as there are, each window is cut into 8
 blocks, and each series is looked at through their means b, n steps in all:
 
-    z = (b̄ of the last 4 − b̄ of the first 4) / (2 s / √n)     is it more than noise?
+    z of halves  = (b̄ of the last 4 − b̄ of the first 4) / (2 s / √n)
+    z of blocks  = (b − b') / (s √(16 / n))                 is it more than noise?
 
-with s² the variance within blocks. A series has risen if z is above 5 and the means
-rise: of their 28 pairs at most one is out of order. It has fallen likewise. They have
-parted if, over one window, the reward has risen, what is right has fallen, and a
-quarter of it is lost from the first block to the last.
+with s² the variance within blocks. Over one window, they have parted if either
 
-A run that was forked looks at its own steps alone: before, another may have judged.
+- it fades: the reward has risen and what is right has fallen, which is to say that z of
+  halves is above 5 and the means are in order: of their 28 pairs at most one is not;
+  and of the first block's right a quarter is lost, and at least 0.05; or
+- it collapses: the best block of right stands above both of the last two, with a z of
+  blocks above 5 to either, two fifths and at least 0.2 of it are lost; and the last
+  block's reward is above that of the best one, with a z above 3.
 
-False alarms, of 300 simulated runs of 1,000 steps looked at after every one, with right
-at one half: none of steady noise, whether the reward rises beside it or not; 20 where
-the reward rises and right is noise of ±0.05 that is correlated by 0.9 from one step to
-the next; 1 where the reward is such noise too. Of walks by 0.01 a step 82 are told:
-what is right has fallen there, by chance or not. Hits, of 100 runs in which accuracy
-falls by 0.3 in 300 steps while the reward rises: all with noise of 0.05 or 0.08 a step,
-93 with 0.12.
+A run that was forked looks back as far as rewards were given as they are now.
+
+False alarms, of 300 simulated runs of 1,000 steps looked at after every one: none of
+steady noise around one half, whether the reward rises beside it or not; and where what
+is right moves by chance, correlated by 0.9 from one step to the next, beside a rising
+reward, 20 with 0.5 ± 0.05 and 110 with 0.2 ± 0.05. Of walks by 0.01 a step 118: what is
+right has fallen there, by chance or not. Hits, of 100 runs in which what is right falls
+by 0.3 in 300 steps while the reward rises: all with noise of 0.05 or 0.08 a step, 93
+with 0.12; and all of 100 that lose nine tenths in 160 steps, at most of them half.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 REWARD, RIGHT, PARTED = "reward_mean", "samples/right", "samples/parted"  # of rows
-SHORTEST, BLOCKS, BAR, LOST = 48, 8, 5.0, 0.25
+SHORTEST, BLOCKS = 48, 8
+BAR, RISEN = 5.0, 3.0  # of z
+FADED, COLLAPSED = (0.25, 0.05), (0.4, 0.2)  # the share that is lost, and how much
 
 Row = dict[str, Any]
 
@@ -69,12 +76,14 @@ def parted(rows: Sequence[Row]) -> str | None:
     reward, right = np.array(found[::-1], float).reshape(-1, 2).T
     n = SHORTEST
     while n <= len(reward):
-        windows = reward[-n:], right[-n:]
-        (low, high), (before, after) = map(_ends, windows)
-        rises, falls = _moved(windows[0]) > BAR, _moved(windows[1]) < -BAR
-        if rises and falls and after <= (1 - LOST) * before:
+        windows = _Window.of(reward[-n:]), _Window.of(right[-n:])
+        since = _since(*windows)
+        if since is not None:
+            (low, before), (high, after) = (
+                [one.means[at] for one in windows] for at in (since, -1)
+            )
             return (
-                f"reward and right have parted: over {n} steps the reward rose from "
+                f"reward and right have parted: within {n} steps the reward rose from "
                 f"{low:.3g} to {high:.3g}, and what is right by the data's own checker "
                 f"fell from {before:.1%} to {after:.1%}. See the samples that are "
                 "rewarded and wrong; stop here, raise algorithm.beta, or train the "
@@ -84,19 +93,48 @@ def parted(rows: Sequence[Row]) -> str | None:
     return None
 
 
-def _moved(x: Float[np.ndarray, "n"]) -> float:
-    """z, if the blocks' means are in order; or else 0."""
-    blocks = x.reshape(BLOCKS, -1)
-    means, half = blocks.mean(1), BLOCKS // 2
-    pairs = np.sign(means - means[:, None])[np.triu_indices(BLOCKS, 1)]
-    if abs(pairs.sum()) < pairs.size - 2:  # a pair that is out of order counts twice
-        return 0.0
-    noise = np.sqrt(blocks.var(1, ddof=1).mean() / x.size)
-    tiny = 1e-12  # of a series without any noise
-    return float((means[half:].mean() - means[:half].mean()) / (2 * noise + tiny))
+class _Window(NamedTuple):
+    """A series, by its blocks' means."""
+
+    means: Float[np.ndarray, "8"]
+    noise: float  # s
+    size: int  # n
+
+    @classmethod
+    def of(cls, x: Float[np.ndarray, "n"]) -> "_Window":
+        blocks = x.reshape(BLOCKS, -1)
+        tiny = 1e-12  # of a series without any noise
+        noise = float(np.sqrt(blocks.var(1, ddof=1).mean())) + tiny
+        return cls(blocks.mean(1), noise, x.size)
+
+    def moved(self) -> float:
+        """z of halves, if the means are in order; or else 0."""
+        means, half = self.means, BLOCKS // 2
+        pairs = np.sign(means - means[:, None])[np.triu_indices(BLOCKS, 1)]
+        if abs(pairs.sum()) < pairs.size - 2:  # one that is out of order counts twice
+            return 0.0
+        apart = means[half:].mean() - means[:half].mean()
+        return float(apart / (2 * self.noise / np.sqrt(self.size)))
+
+    def apart(self, a: int, b: int) -> float:
+        """z of blocks: how far a is above b."""
+        noise = self.noise * np.sqrt(2 * BLOCKS / self.size)
+        return float((self.means[a] - self.means[b]) / noise)
 
 
-def _ends(x: Float[np.ndarray, "n"]) -> tuple[float, float]:
-    """The means of the first and of the last block."""
-    means = x.reshape(BLOCKS, -1).mean(1)
-    return float(means[0]), float(means[-1])
+def _since(reward: _Window, right: _Window) -> int | None:
+    """The block since which they part; None: they do not."""
+    fades = reward.moved() > BAR and right.moved() < -BAR
+    if fades and _is_lost(right, 0, -1, FADED):
+        return 0
+    best = int(right.means[:-2].argmax())
+    is_lost = all(_is_lost(right, best, at, COLLAPSED) for at in (-2, -1))
+    falls = min(right.apart(best, at) for at in (-2, -1)) > BAR
+    return best if is_lost and falls and reward.apart(-1, best) > RISEN else None
+
+
+def _is_lost(right: _Window, a: int, b: int, lost: tuple[float, float]) -> bool:
+    """From block a to block b."""
+    share, least = lost
+    before, after = right.means[[a, b]]
+    return bool(after <= (1 - share) * before and before - after >= least)

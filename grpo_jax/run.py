@@ -191,9 +191,9 @@ class _Driver:
         """Where the run is."""
         step = self.kept.latest
         if crossing.place()[0] == 0:
-            first = beginning.need_forked(self.folder, step)
+            since = beginning.judged_since(self.folder, step)
             workdir.keep_until(self.metrics, -1 if step is None else step)
-            self.past = hacking.past(workdir.rows(self.metrics), first)
+            self.past = hacking.past(workdir.rows(self.metrics), since)
         if step is None:
             return self.legs[0], 0, self._begun(self.legs[0], self._params())
         leg, host, like = self.fitting(self.kept, step)
