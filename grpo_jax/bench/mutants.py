@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from grpo_jax.text import forms
+from grpo_jax.text import forms, units
 
 FRACTION = re.compile(r"\\frac\{(\d+)\}\{(\d+)\}")
 ROOT = re.compile(r"(\d+)\s*\\sqrt\{(\d+)\}")
@@ -16,7 +16,11 @@ ROOT = re.compile(r"(\d+)\s*\\sqrt\{(\d+)\}")
 
 def _number(answer: str) -> Fraction | None:
     form = forms.read(answer)
-    return form.number if isinstance(form, forms.Leaf) and not form.unit else None
+    return (
+        form.number
+        if isinstance(form, forms.Leaf) and form.unit == units.Unit()
+        else None
+    )
 
 
 def _of_numbers(change: Callable[[Fraction], Fraction | str]):

@@ -4,20 +4,30 @@ Numbers are compared as exact fractions, tuples, intervals and matrices place by
 with their brackets, sets whatever their order; formulas by algebra, in a process that
 can be killed (see `equivalent`). Where the right answer is a number, only a number
 will do, not a sum left undone. `50%` is a number of hundredths, and only where the
-question asks for such. What stands in the question is no answer by algebra: there the
-task is to change it.
+question asks for such. Where a formula of the question is equal to the right answer,
+the task is to change it: then algebra lets the terms of the right answer stand in
+another order, and no more.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from grpo_jax.rewards import equivalent
-from grpo_jax.text import forms
+from grpo_jax.text import forms, units
 from grpo_jax.text.forms import Form, Leaf, Many, Named
 
-PERCENT = re.compile(r"percent|%|百分", re.IGNORECASE)
-ORDERED = re.compile(r"\border|least to|greatest to|smallest to|largest to")
+PERCENT = re.compile(r"per\s?cent|%|百分", re.IGNORECASE)
+SO_MANY_PERCENT = re.compile(r"\d[\d.,{}!\\]*\s*\$?\s*(?:\\?%|per\s?cent(?!age)|\\%)")
+ASKS = re.compile(
+    r"[^.?!]*(?:\.\d[^.?!]*)*[?？]|(?:^|[.!?\n])\s*(?:Find|Express|Determine|Compute"
+    r"|Calculate|Write|Give|Convert|Estimate)[^?!]*?(?:\.(?!\d)|$)|[^.?!\n]+$"
+)
+ORDERED = re.compile(
+    r"(?<!any )(?<!either )(?<!some )(?<!that )(?<!no )(?<!particular )(?<!which )"
+    r"\border\b(?! to\b)|\b(?:a|de)scending|(?:least|greatest|smallest|largest) to"
+)
 UNORDERED = "set", "union"
 LONGEST = 200  # characters of a formula; MATH's longest has 99
 _COMMANDS = """
@@ -27,6 +37,14 @@ arccos arctan log ln alpha beta gamma delta theta phi omega lambda mu sigma
 COMMANDS = set(_COMMANDS.split())
 FORMULA = re.compile(r"[A-Za-z0-9+\-*/^_=<>()\[\].{}|,\\ ]*", re.ASCII)
 COMMAND = re.compile(r"\\([A-Za-z]+)")
+_FUNCTIONS = "sin cos tan sec csc cot arcsin arccos arctan log ln"
+FUNCTIONS = set(_FUNCTIONS.split())
+RELATION = re.compile(r"[=<>]|\\(?:leq?|geq?|neq?)(?![A-Za-z])")
+LETTER = re.compile(r"[A-Za-z]")
+MATH = re.compile(r"\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+OPERATOR = re.compile(r"[\\^*/+=]|\w-\w")
+TERM = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|\S")
+ONE_OVER = re.compile(r"\\frac\{\s*1\s*\}|(?<![\w.)}])1\s*/")
 # Powers of powers; of five digits, or of three that are not those of a letter or a
 # small number; numbers of more than 20 digits. Then what is no product: numerals with
 # a base, names of points, words.
@@ -44,11 +62,33 @@ class Context(NamedTuple):
 
     @property
     def is_percent(self) -> bool:
-        return bool(PERCENT.search(self.gold) or PERCENT.search(self.question))
+        """Whether the answer is one: `10%` of something is given, not asked for."""
+        asked = SO_MANY_PERCENT.sub("", " ".join(ASKS.findall(self.question)))
+        return bool(PERCENT.search(self.gold) or PERCENT.search(asked))
 
     @property
     def is_ordered(self) -> bool:
         return bool(ORDERED.search(self.question))
+
+    def speaks_of(self, words: frozenset[str]) -> bool:
+        """Whether words behind a number are the question's, where it is known, or the
+        right answer's."""
+        if not self.question:
+            return True
+        known = _vocabulary(self.question) | _vocabulary(self.gold)
+        return all(
+            word in self.question if not word.isascii() else known & units.alike(word)
+            for word in words
+        )
+
+    def gives(self, gold: str, said: str) -> bool:
+        """Whether the question gives a formula that is equal to the right one, which
+        what was said has other terms than."""
+        return _terms(said) != _terms(gold) and any(
+            _is_formula(one) and equivalent.equal(gold, one)
+            for one in _formulas(self.question)
+            if forms.squeezed(one) != forms.squeezed(gold)
+        )
 
 
 def is_right(question: str, said: str | None, gold: str) -> bool:
@@ -109,7 +149,10 @@ def _alike_many(context: Context, gold: Many, said: Many) -> bool:
 
 
 def _alike_leaves(context: Context, gold: Leaf, said: Leaf) -> bool:
-    if gold.unit and said.unit and gold.unit != said.unit:
+    known = gold.unit.known, said.unit.known
+    if all(known) and known[0] != known[1]:
+        return False
+    if not context.speaks_of(said.unit.words - gold.unit.words):
         return False
     if said.is_percent and not context.is_percent:
         return False
@@ -121,10 +164,56 @@ def _alike_leaves(context: Context, gold: Leaf, said: Leaf) -> bool:
         return False
     if "." in said.formula and "." not in gold.formula:
         return False  # rounded
-    asked = forms.squeezed(forms.undressed(context.question))
-    if said.text in asked and gold.text not in asked:
+    if not _is_comparable(gold.formula, said.formula):
         return False
-    return equivalent.equal(gold.formula, said.formula)
+    is_equal = equivalent.equal(gold.formula, said.formula)
+    return is_equal and not context.gives(gold.formula, said.formula)
+
+
+def _is_comparable(gold: str, said: str) -> bool:
+    """Whether they relate as much to each other, call no other functions than the right
+    one, and mean by a letter what that does: for algebra `x = 5` is 5, and X is x."""
+    if _relations(gold) != _relations(said):
+        return False
+    called = {one for one in COMMAND.findall(said) if one in FUNCTIONS}
+    if not called <= set(COMMAND.findall(gold)) or ("infty" in gold) != (
+        "infty" in said
+    ):
+        return False
+    ours, theirs = (set(LETTER.findall(COMMAND.sub("", x))) for x in (gold, said))
+    return not {x for x in theirs - ours if x.swapcase() in ours}
+
+
+def _relations(formula: str) -> list[str]:
+    """Equalities, inequalities, and what says that two differ."""
+    found = RELATION.findall(formula)
+    return sorted("=" if x == "=" else "ne" if "n" in x else "<" for x in found)
+
+
+@functools.lru_cache(1 << 10)
+def _formulas(question: str) -> tuple[str, ...]:
+    """Of a question; and the sides of its equations."""
+    found = MATH.findall(question)
+    said = [next(filter(None, one)) for one in found] or [
+        word for word in question.split() if OPERATOR.search(word)
+    ]
+    whole = [forms.undressed(one).rstrip(".,;:?") for one in said]
+    sides = [side for one in whole if "=" in one for side in one.split("=")]
+    return tuple(dict.fromkeys(filter(None, map(str.strip, [*whole, *sides]))))
+
+
+@functools.lru_cache(1 << 10)
+def _vocabulary(text: str) -> frozenset[str]:
+    words = re.findall(r"[a-z]+", text.lower())
+    return frozenset(form for word in words for form in units.alike(word))
+
+
+def _terms(formula: str) -> list[str]:
+    """Of what it is made, in no order: `1/x` as `\\frac{1}{x}`."""
+    text = re.sub(
+        r"\\(?:cdot|times)(?![A-Za-z])|[*{}\s]", " ", ONE_OVER.sub("/", formula)
+    )
+    return sorted(TERM.findall(text.replace(r"\frac", "/")))
 
 
 def _is_formula(text: str) -> bool:

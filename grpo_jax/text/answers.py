@@ -10,6 +10,8 @@ import re
 MARK = re.compile(r"^[ \t]*####(?!#)([^\n]*)", re.MULTILINE)
 # A box that opens; or holds one word without braces, as some of MATH's; or a brace.
 DEEPEST = 500  # braces within braces; there is no answer where there are more
+# An answer that was begun: a box, or a line that gives one.
+BEGUN = re.compile(r"\\f?bo|\\fb|^[ \t]*#", re.MULTILINE)
 BOX = re.compile(r"(\\f?box(?:ed)?[ \t]*\{)|\\f?box(?:ed)?[ \t]+(\w+)|\\[{}\\]|([{}])")
 
 
@@ -34,12 +36,13 @@ def last(text: str) -> str | None:
 
 
 def whole(text: str) -> str:
-    """A text that was cut, without what may be unfinished: its last word, or the line
-    if that gives an answer. `#### 12` may have been going to be `#### 123`."""
+    """A text that was cut, without its last word, which may be unfinished: `18` may
+    have been going to be `180`. Nothing, where that word or line gives an answer: what
+    was said before is none any more."""
     start = text.rfind("\n") + 1
-    if MARK.match(text, start):
-        return text[:start]
-    return text[: 1 + max(text.rfind(end) for end in " \t\n}")]
+    if not MARK.match(text, start):
+        start = 1 + max(text.rfind(end) for end in " \t\n}")
+    return "" if BEGUN.search(text, start) else text[:start]
 
 
 def _last_mark(text: str) -> tuple[int, str | None]:

@@ -20,7 +20,7 @@ class Leaf(NamedTuple):
     text: str  # without its unit and needless spaces: the same for the same formula
     formula: str  # as it can be read
     number: Fraction | None
-    unit: frozenset[str]  # empty: none that is known
+    unit: units.Unit
     is_percent: bool
 
 
@@ -41,11 +41,28 @@ Form = Leaf | Many | Named
 WIDE = {0xFF01 + i: 0x21 + i for i in range(94)}  # fullwidth ASCII
 WIDE |= str.maketrans({"−": "-", "–": "-", "\xa0": " ", "　": " ", "。": "."})
 WIDE |= str.maketrans({"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "°": r"^\circ "})
+WIDE |= str.maketrans({"√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne "})
+WIDE |= str.maketrans({"×": r"\times ", "÷": r"\div ", "·": r"\cdot "})
+WIDE |= str.maketrans({"²": "^2", "³": "^3"})
+SIGNS = {
+    "$": "dollars",
+    "\\$": "dollars",
+    "€": "euros",
+    "£": "GBP",
+    "¥": "yen",
+}  # of money
+MONEY = re.compile(r"(\s*-?\s*)(\\?\$|[€£¥])(\s*[\d.][^$]*)", re.DOTALL)
+# What stands between digits parts them, but where it parts thousands.
+PARTED = re.compile(r"(?<=\d)(?:\\?\$|\\[()\[\]]|[€£¥]|\\[!,](?!\d{3}(?!\d)))+(?=\d)")
 DRESS = [
+    (PARTED.pattern, " "),
     (r"\\?\$|(?<!\\)\\[()\[\]]|(?<!\\)\\[!,]|[€£¥]", ""),
     (r"(?<!\\)\\[;:> ]|(?<!\\)\\q?quad(?![a-zA-Z])|~|\s", " "),
     (r"\\(?:left|right|displaystyle|[bB]ig[gG]?[lr]?)(?![a-zA-Z])", ""),
-    (r"\\(?:text(?:bf|rm|it|normal)|math(?:rm|bf|it)|mbox|operatorname)\b", r"\\text"),
+    (
+        r"\\(?:text(?:bf|rm|it|normal)|math(?:rm|bf|it)|mbox|operatorname|boldsymbol|underline)(?![a-zA-Z])",
+        r"\\text",
+    ),
     (r"\\[dtc]frac", r"\\frac"),
     (r"\{,\}", ","),
     (r"\\%", "%"),
@@ -60,7 +77,7 @@ PLAIN = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 NUMBER = re.compile(
     r"""(?P<sign>[-+]?)\s*(?:
     (?P<base>\d+(?:\.\d+)?)\s*\\(?:times|cdot)\s*10\^(?P<power>\{-?\d{1,2}\}|\d)
-    |(?:(?P<whole>\d+)\s*)?\\frac\{\s*(?P<top>-?\d+)\s*\}\{\s*(?P<under>\d+)\s*\}
+    |(?:(?P<whole>\d+)\s*)?\\frac\{\s*(?P<top>-?\d+)\s*\}\{\s*(?P<under>-?\d+)\s*\}
     |(?:(?P<wholes>\d+)\s+)?(?P<over>\d+)\s*/\s*(?P<below>\d+)
     |(?P<plain>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)
     )(?![\d.,]*\d)""",
@@ -74,6 +91,7 @@ NAME = re.compile(
     r"((?:[A-Za-z]|[A-Z]{2,3}|\\[a-z]+|\\text\s*\{[A-Za-z ]+\})"
     r"(?:_\{?\w+\}?)?(?:\([a-z]\))?)\s*=(?!=)"
 )
+PERCENT = re.compile(r"%+$|(?<![A-Za-z])(?:per\s?cent|pct)$", re.IGNORECASE)
 SPACE = re.compile(r"\s+")
 BRACED = re.compile(r"\{(\w)\}")
 TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
@@ -83,10 +101,10 @@ TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 def read(answer: str) -> Form:
     """What an answer says."""
     if PLAIN.fullmatch(answer) and len(answer) < LONGEST:
-        return Leaf(answer, answer, _fraction(answer), frozenset(), False)
+        return Leaf(answer, answer, _fraction(answer), units.Unit(), False)
     text = undressed(answer)
     if len(text) > LONGEST:
-        return Leaf(text, text, None, frozenset(), False)
+        return Leaf(text, text, None, units.Unit(), False)
     return _form(text, 0)
 
 
@@ -95,6 +113,11 @@ def undressed(answer: str) -> str:
     text = answer if answer.isascii() else answer.translate(WIDE)
     if len(text) > LONGEST:
         return text
+    if text.startswith("$") and text.endswith("$") and len(text) > 2:
+        text = text[1:-1]
+    money = MONEY.fullmatch(text)
+    if money and len(text) < LONGEST:
+        text = rf"{money[1]}{money[3]} \text{{ {SIGNS[money[2]]}}}"
     if DRESSED.search(text):
         for pattern, by in DRESS:
             text = pattern.sub(by, text)
@@ -108,6 +131,8 @@ def squeezed(text: str) -> str:
 
 def _trimmed(text: str) -> str:
     text = text.strip(" *").rstrip(" .,;:")
+    if text.startswith("{") and text.endswith("}") and _is_one(text):
+        text = text[1:-1].strip()
     return text[6:-1].strip() if re.fullmatch(r"\\text\{[^{}]*\}", text) else text
 
 
@@ -172,9 +197,8 @@ def _is_one(text: str) -> bool:
 
 def _leaf(text: str) -> Leaf:
     body, is_percent = text, False
-    if text.endswith("%") or text.lower().endswith("percent"):
-        body = text.rstrip("%") if text.endswith("%") else text[: -len("percent")]
-        body, is_percent = body.rstrip(), True
+    if found := PERCENT.search(text):
+        body, is_percent = text[: found.start()].rstrip(), True
     found = NUMBER.match(body)
     if found:
         unit = units.read(body[found.end() :])
@@ -198,7 +222,7 @@ def _value(found: re.Match) -> Fraction | None:
     else:
         top, under = part["top"] or part["over"], int(part["under"] or part["below"])
         whole = part["whole"] or part["wholes"]
-        if under == 0 or (whole and top.startswith("-")):
+        if under == 0 or (whole and (top.startswith("-") or under < 0)):
             return None
         value = int(whole or 0) + Fraction(int(top), under)
     return -value if part["sign"] == "-" else value

@@ -85,15 +85,30 @@ def test_no_answer_is_wrong():
 
 
 def test_percents_are_numbers_where_the_question_asks_for_them():
-    for question, gold in (("What percent?", "50"), ("", r"50\%"), ("100%?", "50")):
+    asked = "What percent of 80 is 40?", "20% are red. Find the percentage that is not."
+    for question, gold in (*((one, "50") for one in asked), ("", r"50\%")):
         assert right("50%", gold, question) and right("50", gold, question)
         assert not right("0.5", gold, question)
     assert not right("50%", "50") and not right("50%", "0.5")
+    given = (
+        "It costs $80, and 37.5% less today.",
+        r"40\% of 50 is 20.",
+        "It grew by 9%.",
+    )
+    for one in given:
+        assert not right("50%", "50", f"{one} What does it cost, in dollars?")
+    assert not right("50%", "50", r"What is $25\%$ of 200?")
+    assert right("50 per cent", "50", "By how many percent?")
 
 
 def test_order_counts_where_the_question_asks_for_it():
     assert right("2,1", "1,2", "Find both roots.")
-    assert not right("2,1", "1,2", "Find both roots, in increasing order.")
+    for asked in ("in increasing order", "ascending", "from least to greatest"):
+        assert not right("2,1", "1,2", f"Find both roots, {asked}.")
+    for asked in ("in any order", "in either order"):
+        assert right("2,1", "1,2", f"Find both roots, {asked}.")
+    for asked in ("Find all ordered pairs", "In order to pay, find both"):
+        assert right("(3,4),(1,2)", "(1,2),(3,4)", f"{asked}.")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +136,70 @@ def test_the_question_given_back_is_no_answer():
     assert not right(r"\frac{1}{\sqrt{2}}", gold, question)
     assert right(r"\frac{1}{\sqrt{2}}", gold)
     assert right(r"\frac12 \sqrt 2", gold, question)
+
+
+@pytest.mark.parametrize(
+    ("question", "gold", "wrong", "right_"),
+    [
+        ("Factor $r^2+2r+1$.", "(r+1)^2", ["0+r^2+2r+1", "r^2+2r+1"], ["(1+r)^2"]),
+        (
+            r"Expand \((x+1)(x+2)\).",
+            "x^2+3x+2",
+            ["(x+2)(x+1)", "(x+1)(x+2)+0"],
+            ["2+3x+x^2", "x^{2} + 3 \\cdot x + 2"],
+        ),
+        ("Let $f(x)+f(1/x)=x$.", r"\frac{1}{x}", [], ["1/x"]),
+        ("Simplify $(x+1)(x+2)/(x+2)$.", "1+x", ["(x+1)(x+2)/(x+2)"], ["x+1"]),
+        ("Simplify (x+1)^2-x^2.", "2x+1", ["(x+1)^2-x^2", "(1+x)^2-x^2"], ["1+2x"]),
+        ("What is $x^2+2x+1$, and what is $(x+1)^2$?", "(x+1)^2", ["x^2+2x+1"], []),
+    ],
+)
+def test_nor_is_it_in_other_words(question, gold, wrong, right_):
+    for said in wrong:
+        assert right(said, gold) and not right(said, gold, question)
+    for said in right_:
+        assert right(said, gold, question)
+
+
+@pytest.mark.parametrize(
+    ("gold", "said"),
+    [
+        ("x+1", "5=x+1"),
+        ("x+1", "y^2=x+1"),
+        ("x+1", "X+1"),
+        (r"2\pi", r"6=2\pi"),
+        (r"-\infty", r"\tan{\frac{\pi}{2}}"),
+        (r"\frac{\sqrt{6}-\sqrt{2}}{4}", r"\cos{\frac{5\pi}{12}}"),
+        ("x<3", "x=3"),
+    ],
+)
+def test_what_says_more_than_the_answer_does_not_come_to_algebra(gold, said, no_worker):
+    assert not right(said, gold)
+
+
+def test_other_units_are_other_answers():
+    for gold, said in [
+        (r"18\text{ cents}", r"\$18"),
+        (r"18\text{ cents}", "$18"),
+        (r"\$18", "18 cents"),
+        (r"\$18", "€18"),
+        ("18 cm^2", "18 cm"),
+        ("18 cm^2", "18 cm^3"),
+        ("18 square feet", "18 feet"),
+        (r"5\text{ feet per second}", "5 seconds per foot"),
+    ]:
+        assert not right(said, gold) and right("18" if "18" in gold else "5", gold)
+    assert right("18 mph", r"18\text{ miles per hour}")
+    assert right("18 sq. ft", r"18\text{ square feet}")
+
+
+def test_words_behind_a_number_are_of_the_question():
+    question = "How many apples are in 3 boxes of fruit? 有多少个苹果?"
+    for said in ("18 apples", "18 apple", "18 box", "18", "18 cm", "18 个苹果"):
+        assert right(said, "18", question)
+    for said in ("18 pears", "18 alternatively nineteen", "18 negated", "18 香蕉"):
+        assert not right(said, "18", question)
+    assert right("18 pears", r"18\text{ pears}", question)
 
 
 @pytest.mark.parametrize(

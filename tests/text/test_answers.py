@@ -42,7 +42,14 @@ def test_the_last_answer_counts(text, answer):
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        ("so 1\n#### 12", "so 1\n"),
+        ("so 1\n#### 12", ""),
+        ("#### 18\nNo:\n#### 17", ""),
+        ("#### 18\n##", ""),
+        (r"\boxed{18} or \boxed{17", ""),
+        (r"\boxed{18} or \bo", ""),
+        (r"\boxed{18} or \fbox", ""),
+        (r"\boxed{18} or $\b", r"\boxed{18} or "),
+        (r"\boxed{18} or \boxed{\frac{1}{2}", r"\boxed{18} or \boxed{\frac{1}{2}"),
         ("#### 12", ""),
         ("#### 12\n", "#### 12\n"),
         ("#### 12\nand s", "#### 12\nand "),
