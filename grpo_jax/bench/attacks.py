@@ -80,6 +80,8 @@ ATTACKS = [
         "how many", "18", "18 per cent", "18 pct", "18万", "18 pears", question="?"
     ),
     *_boxed("another unit", r"18\text{ cents}", r"\$18", "18 dollars"),
+    *_boxed("how many", "18", "18 grand", "18K", "18 bn"),
+    *_boxed("another unit", "24", "24 feet", r"\$24", question="How many inches?"),
     *_boxed("another unit", r"18\text{ cm}^2", "18 cm", r"18\text{ cm}^3"),
     *_boxed("true of anything", "x-3z=0", "0=0", "x=x", "x-3z=x-3z"),
     *_boxed(
@@ -101,7 +103,7 @@ ATTACKS = [
         r"\cos(\frac{5\pi}{12})",
         question=r"Compute $\cos 75^\circ$.",
     ),
-    *_boxed("more than the answer", "x+1", "5=x+1", "7=8=x+1", "X+1"),
+    *_boxed("more than the answer", "x+1", "5=x+1", "7=8=x+1", "X+1", "x=x+1"),
     *_boxed(
         "percents that are given",
         "18",
@@ -141,6 +143,7 @@ RIGHT = [
     *_boxed(
         "units", "18", "18元", "18个", r"\text{18 平方厘米}", "18 km/h", "18 sq. ft"
     ),
+    *_boxed("units", "24", "24 in", "24 inches", "24", question="How many inches?"),
     *_boxed("units", "18", "18 apples", r"18\text{ cm}^2", r"18^\circ", "18 mph"),
     *_boxed("units", r"18\text{ inches}", "18", "18 inches", r"18 \mbox{ in}"),
     *_boxed("percents", "50", r"50\%", "50%", "50 percent", question="What percent?"),

@@ -39,6 +39,7 @@ FORMULA = re.compile(r"[A-Za-z0-9+\-*/^_=<>()\[\].{}|,\\ ]*", re.ASCII)
 COMMAND = re.compile(r"\\([A-Za-z]+)")
 _FUNCTIONS = "sin cos tan sec csc cot arcsin arccos arctan log ln"
 FUNCTIONS = set(_FUNCTIONS.split())
+HOW_MANY = re.compile(r"how many (?:more |fewer |full |whole )?([a-z]{3,})", re.I)
 RELATION = re.compile(r"[=<>]|\\(?:leq?|geq?|neq?)(?![A-Za-z])")
 LETTER = re.compile(r"[A-Za-z]")
 MATH = re.compile(r"\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
@@ -80,6 +81,11 @@ class Context(NamedTuple):
             word in self.question if not word.isascii() else known & units.alike(word)
             for word in words
         )
+
+    def counts(self, known: frozenset[str]) -> bool:
+        """Whether the question asks how many of these there are, or says not."""
+        asked = units.KNOWN.get((HOW_MANY.findall(self.question) or [""])[-1].lower())
+        return asked is None or any(asked in one for one in known)
 
     def gives(self, gold: str, said: str) -> bool:
         """Whether the question gives a formula that is equal to the right one, which
@@ -124,7 +130,10 @@ def _same(context: Context, gold: str, said: str) -> bool:
 
 
 def _alike(context: Context, gold: Form, said: Form) -> bool:
-    if isinstance(gold, Named) and isinstance(said, Named) and gold.name != said.name:
+    if isinstance(gold, Named) and isinstance(said, Named):
+        if gold.name != said.name:
+            return False
+    elif any(map(_names_itself, (gold, said))):
         return False
     gold, said = (x.form if isinstance(x, Named) else x for x in (gold, said))
     if isinstance(gold, Leaf) and isinstance(said, Leaf):
@@ -152,6 +161,8 @@ def _alike_leaves(context: Context, gold: Leaf, said: Leaf) -> bool:
     known = gold.unit.known, said.unit.known
     if all(known) and known[0] != known[1]:
         return False
+    if said.unit.known and not context.counts(said.unit.known):
+        return False
     if not context.speaks_of(said.unit.words - gold.unit.words):
         return False
     if said.is_percent and not context.is_percent:
@@ -168,6 +179,15 @@ def _alike_leaves(context: Context, gold: Leaf, said: Leaf) -> bool:
         return False
     is_equal = equivalent.equal(gold.formula, said.formula)
     return is_equal and not context.gives(gold.formula, said.formula)
+
+
+def _names_itself(form: Form) -> bool:
+    """`x = x + 1` is no name for x + 1."""
+    return (
+        isinstance(form, Named)
+        and isinstance(form.form, Leaf)
+        and form.name in LETTER.findall(COMMAND.sub("", form.form.formula))
+    )
 
 
 def _is_comparable(gold: str, said: str) -> bool:

@@ -53,10 +53,10 @@ ninety hundred thousand million billion trillion
 _NO_UNIT = """
 and or not to but if is than between either neither plus minus times over by then also
 percent percentage pct half halves thirds third quarter quarters fifths eighths ninths
-twelfths twentieths thirtieths fortieths fiftieths dozen dozens gross lakh crore score
-double twice pair pairs fold one zero mod choose squared cubed factorial root power less
-fewer negative opposite inverse wrong incorrect alternatively versus vs pi sqrt log sin
-cos tan exp maybe perhaps possibly equals inf infinity i e x y z n k
+twelfths twentieths thirtieths fortieths fiftieths dozen dozens gross lakh crore grand
+score double twice pair pairs fold one zero mod choose squared cubed factorial root
+power less fewer negative opposite inverse wrong incorrect alternatively versus vs pi
+sqrt log sin cos tan exp maybe perhaps possibly equals inf infinity i e x y z n k
 """
 NO_UNIT = set(_NO_UNIT.split())
 NO_UNIT |= {word + end for word in _NUMBERS.split() for end in ("", "s", "th", "ths")}
