@@ -27,6 +27,15 @@ def check(candidate):
 
 check(add)
 """
+HELPED = '''from math import fabs
+
+def square(x):
+    return x * x
+
+def root(x):
+    """Undo square"""
+'''
+HELPED_TESTS = "assert fabs(square(root(2)) - 2) < 1e-6"
 LIMITS = {"seconds": 5.0, "mebibytes": 256}
 
 
@@ -75,6 +84,18 @@ def test_the_question_s_own_imports_and_helpers_are_there():
         "def f(x): return 2",
     ):  # nothing behind the colon
         assert given(completion, "def f(x):\n", "assert f(4) == 2") == 1
+
+
+@pytest.mark.parametrize("nothing", ["'Its root.'", "pass", "...", "raise ValueError"])
+def test_what_the_question_does_not_define_is_asked_of_the_program(nothing):
+    stub = f"def f(x):\n    {nothing}\n"
+    for question in (f"{stub}\ndef one():\n    return 1\n", f"{stub}\n{stub}"):
+        assert given("```\ndef f(x): return 2\n```", question, "assert f(4) == 2") == 1
+    begun = "def one():\n    return 1\n\ndef f(x):\n    y = x / 2\n"
+    for completion in ("    return y * one()", "def f(x): return 2"):
+        assert given(completion, begun, "assert f(4) == 2 and one() == 1") == 1
+    calls = f"def ten(x):\n    return 10 * f(x)\n\n{stub}"
+    assert given("def f(x): return 2", calls, "assert ten(4) == 20") == 1
 
 
 def test_plain_data_come_and_go_as_they_are():
@@ -169,12 +190,22 @@ def add(x, y):
     for _ in range(10 ** 5): out = [out]
     return out""",
     "no answer at all": "def add(x, y): return (i for i in ())",
+    "helper that gives nothing": "def square(x): return 2\ndef root(x): return 0",
+    "helper that does nothing": "def square(x): return x\ndef root(x): return x",
+    "helper replaced within": "    global square\n    square = lambda x: x\n    return x",
+    "helper that was imported": "def fabs(x): return 0\ndef root(x): return 0",
 }
 
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_success_cannot_be_claimed(trick):
-    assert given("```\n" + TRICKS[trick] + "\n```") == 0.0
+    asked = (HELPED, HELPED_TESTS) if trick.startswith("helper") else (ADD, TESTS)
+    assert given("```\n" + TRICKS[trick] + "\n```", *asked) == 0.0
+
+
+def test_what_uses_the_question_s_helpers_passes():
+    for completion in ("    return x**0.5", "def root(x): return square(x**0.25)"):
+        assert given(completion, HELPED, HELPED_TESTS) == 1.0
 
 
 def test_python_s_own_names_mean_what_they_mean_to_tests():
