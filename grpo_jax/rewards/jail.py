@@ -48,18 +48,19 @@ def main(seconds: float, mebibytes: int):
     """Reads the program, parts from it, and only then reads the tests."""
     (size,) = struct.unpack("<Q", _read(0, 8))
     program = _read(0, size).decode()
+    null = os.open(os.devnull, os.O_RDWR)
     _limit(seconds, mebibytes)
     _give_up_powers()
     _confine()
     import random  # noqa: F401  (if Python's own files cannot be read, it says so here)
 
-    asked, answered = os.pipe(), os.pipe()
+    asked, answered, said = os.pipe(), os.pipe(), os.dup(1)
     child = os.fork()
     if child == 0:
-        os.close(asked[1])
-        os.close(answered[0])
+        for pipe in (asked[1], answered[0], said):
+            os.close(pipe)
         try:
-            _silence()
+            _silence(null)
             _forbid()
             _serve(program, asked[0], answered[1])
         finally:
@@ -67,11 +68,12 @@ def main(seconds: float, mebibytes: int):
     os.close(asked[0])
     os.close(answered[1])
     tests = b"".join(iter(lambda: os.read(0, 1 << 16), b"")).decode()
-    os.write(1, BEGUN.encode())
+    os.write(said, BEGUN.encode())
+    _silence(null)
     verdict = _judged(tests, seconds, asked[1], answered[0])
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    os.write(1, verdict.encode())
+    os.write(said, verdict.encode())
     os._exit(0)
 
 
@@ -161,23 +163,11 @@ def _forbid():
     _call("seccomp", LIBC.prctl(PR_SET_SECCOMP, 2, whole, 0, 0))
 
 
-def _silence():
-    """What it prints is read by nobody; nor may it write where the verdict goes."""
-    null = os.pipe()
-    os.close(null[1])
-    os.dup2(null[0], 0)  # at its end
-    os.close(null[0])
-    for stream in (1, 2):
-        os.close(stream)
-    sys.stdout = sys.stderr = _Nowhere()
-
-
-class _Nowhere:
-    def write(self, text):
-        return len(text)
-
-    def flush(self):
-        pass
+def _silence(null: int):
+    """What either prints is read by nobody, and is not where the verdict goes."""
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
 
 
 # What the two say to each other.

@@ -348,6 +348,18 @@ def f(): return sys.stdin.read() if sys.stdin else ''
     assert alone(program, "assert f() == ''") == 1.0
 
 
+def test_what_tests_print_is_no_verdict():
+    prints = """
+import os, sys
+print('hello', flush=True)
+sys.stderr.write('hello')
+os.write(1, b'passed\\n')
+"""
+    for reward, end in ((1, "assert f() == 1"), (0, "assert f() == 2")):
+        assert alone("def f(): return 1", prints + end) == reward
+    assert alone("def f(): return 1", f"{prints}os._exit(0)") == 0
+
+
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(code.tempfile, "tempdir", str(tmp_path))
     lasting = "import time\ndef f(): time.sleep(60)"
