@@ -227,7 +227,12 @@ def tried():
 
 
 def forbidden(body, error=OSError, **limits):
-    return alone(raises(body, error), "assert tried()", **limits) == 1.0
+    """To the program, and to its tests too."""
+    tries = raises(body, error)
+    program = alone(tries, "assert tried()", **limits) == 1.0
+    tests = alone("", f"{tries}\nassert tried()", **limits) == 1.0
+    assert program == tests, (program, tests)
+    return program
 
 
 def test_what_is_allowed_is_told_apart_from_what_is_not():
@@ -278,6 +283,7 @@ def test_it_reaches_no_network():
         exec(reach)  # it is there to be reached
         assert forbidden(reach)
     assert forbidden("import socket\nsocket.socket(socket.AF_UNIX)")
+    assert forbidden("import socket\nsocket.create_server(('127.0.0.1', 0)).close()")
 
 
 def test_it_writes_and_removes_nothing(tmp_path):
@@ -361,22 +367,25 @@ os.write(1, b'passed\\n')
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
+    pids, begin = [], subprocess.Popen
+
+    def remembered(*args, **named):
+        running = begin(*args, **named)
+        pids.append(running.pid)
+        return running
+
+    monkeypatch.setattr(code.subprocess, "Popen", remembered)
     monkeypatch.setattr(code.tempfile, "tempdir", str(tmp_path))
     lasting = "import time\ndef f(): time.sleep(60)"
     assert alone(lasting, "f()", seconds=0.5) == 0.0
     assert list(tmp_path.iterdir()) == []
-    mine = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if _is_jail(p)]
-    assert mine == []
+    _await(lambda: not any(map(_session, pids)))
 
 
-def _is_jail(path):
-    """Of this process's."""
-    try:
-        stat = (path.parent / "stat").read_text()
-        is_mine = f" {os.getpid()} " in stat[stat.rindex(")") :]
-        return is_mine and b"jail.py" in path.read_bytes()
-    except OSError:
-        return False
+def _session(pid):
+    """Those that are running in it."""
+    stats = pathlib.Path("/proc").glob("[0-9]*/stat")
+    return [p for p in stats if _is_running(p.parent.name, session=pid)]
 
 
 def test_what_goes_wrong_besides_the_program_is_no_verdict(monkeypatch):
@@ -450,14 +459,20 @@ def test_a_jail_dies_with_what_it_holds(tmp_path):
     os.killpg(held.pid, signal.SIGKILL)
     held.wait()
     held.stdout.close()
+    _await(lambda: not _is_running(child))
+
+
+def _await(happens):
     deadline = time.monotonic() + 10
-    while _is_running(child) and time.monotonic() < deadline:
+    while not happens() and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not _is_running(child)
+    assert happens()
 
 
-def _is_running(pid):
+def _is_running(pid, session=None):
     try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return False
+    state, _, _, its_session = stat[stat.rindex(")") + 1 :].split()[:4]
+    return state != "Z" and session in (None, int(its_session))
