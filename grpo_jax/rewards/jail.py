@@ -27,14 +27,6 @@ LONGEST = 1 << 22  # bytes of a message: more is no answer
 LIBRARIES = "/lib", "/lib64", "/usr/lib", "/usr/lib64"
 
 
-class Unfit(Exception):
-    """The tests hand over what is no plain data: they cannot be run here."""
-
-
-class Gone(BaseException):
-    """The program does not answer any more, or not in time: no test may catch it."""
-
-
 class Opaque:
     """What a program gave that is no plain data; it equals nothing."""
 
@@ -72,9 +64,7 @@ def main(seconds: float, mebibytes: int):
     tests = b"".join(iter(lambda: os.read(0, 1 << 16), b"")).decode()
     os.write(said, BEGUN.encode())
     _silence(null)
-    verdict = _judged(tests, seconds, asked[1], answered[0])
-    os.write(said, verdict.encode())
-    os._exit(0)
+    _judge(tests, seconds, asked[1], answered[0], said)
 
 
 # What the two may do.
@@ -263,39 +253,48 @@ def _read(pipe: int, size: int) -> bytes:
 # The tests.
 
 
-def _judged(tests: str, seconds: float, requests: int, replies: int) -> str:
-    def late(number, frame):
-        raise Gone
+def _judge(tests: str, seconds: float, requests: int, replies: int, said: int):
+    """Ends its process with the verdict: an exception could be caught by a test."""
+
+    def end(verdict):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.write(said, verdict.encode())
+        finally:
+            os._exit(0)
+
+    def given(x):
+        """The program is to blame for what it gave itself, the tests for all else."""
+        try:
+            return packed(x)
+        except TypeError as error:
+            end(FAILED if Opaque.__name__ in str(error) else UNFIT)
 
     def asking(name):
         def call(*args, **named):
             # Before anything is sent: these are the tests' own.
-            said = [name, _given(list(args)), _given(named)]
+            question = [name, given(list(args)), given(named)]
             try:
-                _send(requests, said)
+                _send(requests, question)
                 kind, told, after = _receive(replies)
                 _change(args, map(unpacked, after))
                 told = unpacked(told)
-            except Exception as error:
-                raise Gone from error
+            except Exception:
+                end(FAILED)
             return told if kind == "gave" else _raise(told)
 
         return call
 
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+    signal.signal(signal.SIGALRM, lambda number, frame: end(FAILED))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         # Python's own names mean what they mean, whatever the program calls its own.
         defined = [x for x in map(str, _receive(replies)) if not hasattr(builtins, x)]
         own = {"__name__": "tests"} | {name: asking(name) for name in defined}
         exec(compile(tests, "tests", "exec"), own)
-        return PASSED
-    except Unfit:
-        return UNFIT
     except BaseException:
-        return FAILED
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        end(FAILED)
+    end(PASSED)
 
 
 def _change(args: tuple, after):
@@ -312,14 +311,6 @@ def _raise(name: str):
     error = getattr(builtins, str(name), None)
     is_error = isinstance(error, type) and issubclass(error, Exception)
     raise (error if is_error else Exception)("raised by the program")
-
-
-def _given(x):
-    """The program is to blame for what it gave itself, the tests for all else."""
-    try:
-        return packed(x)
-    except TypeError as error:
-        raise (Gone if Opaque.__name__ in str(error) else Unfit) from error
 
 
 if __name__ == "__main__":

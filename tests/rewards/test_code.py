@@ -208,6 +208,26 @@ def test_what_uses_the_question_s_helpers_passes():
         assert given(completion, HELPED, HELPED_TESTS) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("program", "reward"),
+    [
+        ("def f():\n    while True: pass", 0.0),
+        ("import os\ndef f(): os._exit(0)", 0.0),
+        ("def f(): return 'x' * (1 << 23)", 0.0),
+        ("def f(): return f", 0.0),
+        ("def f(): raise ValueError", 1.0),
+    ],
+)
+def test_no_test_catches_a_program_that_gives_no_answer(program, reward):
+    tests = "try:\n    f(f())\nexcept:\n    pass"
+    assert alone(program, tests, seconds=0.5) == reward
+
+
+def test_no_test_catches_that_it_cannot_judge():
+    tests = "try:\n    f(object())\nexcept Exception:\n    pass"
+    assert alone("def f(x): pass", tests) is None
+
+
 def test_python_s_own_names_mean_what_they_mean_to_tests():
     program = "def abs(x): return 0\ndef f(): return 9"
     assert alone(program, "assert abs(f() - 1) < 0.5") == 0.0
