@@ -5,8 +5,10 @@
 Two processes. One runs the program. The other runs the tests, and what a test calls is
 asked of the first through a pipe: plain data go out and come back, never an object that
 could say it equals anything. The program knows neither the tests nor whether it passed.
-It may not start a process, open a socket, or write, and it reads Python's own files
-alone: Landlock, seccomp and limits of the kernel see to it; powers of root it has none.
+Neither may start a process, open a socket, or write. Both may read Python's and the
+system's libraries; of other files and processes they see that they are there, and not
+what is in them. Landlock, seccomp and limits of the kernel see to it; powers of root
+they have none.
 
 No module of this package is imported here: the file is run by its path.
 """
@@ -105,7 +107,8 @@ def _give_up_powers():
 
 
 def _confine():
-    """Landlock: Python's own files may be read, and nothing else be done with files."""
+    """Landlock: libraries may be read, and no other file; none may be changed. Names
+    anywhere can be seen all the same, with what stat says of them."""
     handled = ctypes.c_uint64(EVERYTHING)
     size = ctypes.c_size_t(8)
     given = ctypes.byref(handled), size, 0
@@ -128,6 +131,7 @@ FORBIDDEN = {  # numbers of Linux on x86_64
     "new processes": (56, 57, 58, 435, 59, 322, 101, 272, 308, 317, 321, 323, 298, 157),
     "signals": (62, 129, 200, 234, 297, 424, 434, 438, 109, 112),
     "other processes": (310, 311, 440, 256, 279, 302, 141, 144, 203, 251, 314),
+    "watching files": (253, 254, 294, 300, 301),
     "shared memory": (29, 64, 68, 240, 319, 248, 249, 250),
     "files": (
         *(76, 77, 90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199),

@@ -346,6 +346,20 @@ def test_it_reads_no_secrets(tmp_path, monkeypatch):
     assert forbidden(parent)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "inotify_init()",
+        "inotify_init1(0)",
+        "inotify_add_watch(0, b'/etc', 2)",
+        "fanotify_init(0x200, 0)",
+    ],
+)
+def test_it_is_not_told_what_others_do_with_files(call):
+    tries = f"import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nlibc.{call}"
+    assert forbidden(f"{tries}\nif ctypes.get_errno() == 1: raise OSError")
+
+
 @pytest.mark.parametrize("body", ["while True: pass", "import time\ntime.sleep(99)"])
 def test_it_has_so_many_seconds(body):
     body = "\n    ".join(body.splitlines())
