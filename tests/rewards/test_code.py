@@ -218,6 +218,11 @@ def test_no_test_catches_a_program_that_gives_no_answer(program, reward):
     assert alone(program, tests, seconds=0.5) == reward
 
 
+def test_no_test_catches_that_its_time_is_over():
+    tests = "import time\ntry:\n    time.sleep(9)\nexcept:\n    pass"
+    assert alone("def f(): pass", tests, seconds=0.5) == 0.0
+
+
 def test_no_test_catches_that_it_cannot_judge():
     tests = "try:\n    f(object())\nexcept Exception:\n    pass"
     assert alone("def f(x): pass", tests) is None
