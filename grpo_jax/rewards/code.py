@@ -28,7 +28,8 @@ def passes(
 ) -> float | None:
     """Whether what the completion makes of the question passes; None: the tests ask
     for more than functions of plain data."""
-    return judged(program(question, completion), tests, seconds, mebibytes)
+    own = "\n\n".join(filter(None, (helpers(question), tests)))
+    return judged(program(question, completion), own, seconds, mebibytes)
 
 
 def program(question: str, completion: str) -> str:
@@ -65,6 +66,24 @@ def _definitions(question: str) -> str | None:
         if any(isinstance(node, ast.FunctionDef) for node in found):
             return text
     return None
+
+
+def helpers(question: str) -> str:
+    """What tests have from the question itself, so that no program gives them another:
+    all but the functions asked for, which lack a body, or else the last one."""
+    tree = ast.parse(_definitions(question) or "")
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    asked = [*filter(_lacks_body, functions)] or functions[-1:]
+    tree.body = [node for node in tree.body if node not in asked]
+    return ast.unparse(tree)
+
+
+def _lacks_body(function: ast.FunctionDef) -> bool:
+    return all(
+        isinstance(line, ast.Pass | ast.Raise)
+        or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+        for line in function.body
+    )
 
 
 def is_python(text: str) -> bool:

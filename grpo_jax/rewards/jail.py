@@ -5,8 +5,10 @@
 Two processes. One runs the program. The other runs the tests, and what a test calls is
 asked of the first through a pipe: plain data go out and come back, never an object that
 could say it equals anything. The program knows neither the tests nor whether it passed.
-It may not start a process, open a socket, or write, and it reads Python's own files
-alone: Landlock, seccomp and limits of the kernel see to it; powers of root it has none.
+Neither may start a process, open a socket, or write. Both may read Python's and the
+system's libraries; of other files and processes they see that they are there, and not
+what is in them. Landlock, seccomp and limits of the kernel see to it; powers of root
+they have none.
 
 No module of this package is imported here: the file is run by its path.
 """
@@ -27,14 +29,6 @@ LONGEST = 1 << 22  # bytes of a message: more is no answer
 LIBRARIES = "/lib", "/lib64", "/usr/lib", "/usr/lib64"
 
 
-class Unfit(Exception):
-    """The tests hand over what is no plain data: they cannot be run here."""
-
-
-class Gone(BaseException):
-    """The program does not answer any more, or not in time: no test may catch it."""
-
-
 class Opaque:
     """What a program gave that is no plain data; it equals nothing."""
 
@@ -48,34 +42,34 @@ def main(seconds: float, mebibytes: int):
     """Reads the program, parts from it, and only then reads the tests."""
     (size,) = struct.unpack("<Q", _read(0, 8))
     program = _read(0, size).decode()
+    null = os.open(os.devnull, os.O_RDWR)
     _limit(seconds, mebibytes)
     _give_up_powers()
     _confine()
     import random  # noqa: F401  (if Python's own files cannot be read, it says so here)
 
-    asked, answered = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(asked[1])
-        os.close(answered[0])
+    asked, answered, said = os.pipe(), os.pipe(), os.dup(1)
+    tester = os.getpid()
+    if os.fork() == 0:
         try:
-            _silence()
+            _die_with(tester)
+            for pipe in (asked[1], answered[0], said):
+                os.close(pipe)
+            _silence(null)
             _forbid()
             _serve(program, asked[0], answered[1])
         finally:
             os._exit(0)
+    _forbid()
     os.close(asked[0])
     os.close(answered[1])
     tests = b"".join(iter(lambda: os.read(0, 1 << 16), b"")).decode()
-    os.write(1, BEGUN.encode())
-    verdict = _judged(tests, seconds, asked[1], answered[0])
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.write(1, verdict.encode())
-    os._exit(0)
+    os.write(said, BEGUN.encode())
+    _silence(null)
+    _judge(tests, seconds, asked[1], answered[0], said)
 
 
-# What the program may do.
+# What the two may do.
 
 
 def _limit(seconds: float, mebibytes: int):
@@ -90,7 +84,7 @@ def _limit(seconds: float, mebibytes: int):
 
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 4, 22, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 CAPSET, CAPABILITY_VERSION_3 = 126, 0x20080522
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 READ_FILE, READ_DIR = 1 << 2, 1 << 3
@@ -113,7 +107,8 @@ def _give_up_powers():
 
 
 def _confine():
-    """Landlock: Python's own files may be read, and nothing else be done with files."""
+    """Landlock: libraries may be read, and no other file; none may be changed. Names
+    anywhere can be seen all the same, with what stat says of them."""
     handled = ctypes.c_uint64(EVERYTHING)
     size = ctypes.c_size_t(8)
     given = ctypes.byref(handled), size, 0
@@ -136,6 +131,7 @@ FORBIDDEN = {  # numbers of Linux on x86_64
     "new processes": (56, 57, 58, 435, 59, 322, 101, 272, 308, 317, 321, 323, 298, 157),
     "signals": (62, 129, 200, 234, 297, 424, 434, 438, 109, 112),
     "other processes": (310, 311, 440, 256, 279, 302, 141, 144, 203, 251, 314),
+    "watching files": (253, 254, 294, 300, 301),
     "shared memory": (29, 64, 68, 240, 319, 248, 249, 250),
     "files": (
         *(76, 77, 90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199),
@@ -161,23 +157,18 @@ def _forbid():
     _call("seccomp", LIBC.prctl(PR_SET_SECCOMP, 2, whole, 0, 0))
 
 
-def _silence():
-    """What it prints is read by nobody; nor may it write where the verdict goes."""
-    null = os.pipe()
-    os.close(null[1])
-    os.dup2(null[0], 0)  # at its end
-    os.close(null[0])
-    for stream in (1, 2):
-        os.close(stream)
-    sys.stdout = sys.stderr = _Nowhere()
+def _die_with(parent: int):
+    """The kernel ends it, for neither of the two may send a signal."""
+    _call("prctl", LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    if os.getppid() != parent:  # which was over before
+        os._exit(0)
 
 
-class _Nowhere:
-    def write(self, text):
-        return len(text)
-
-    def flush(self):
-        pass
+def _silence(null: int):
+    """What either prints is read by nobody, and is not where the verdict goes."""
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
 
 
 # What the two say to each other.
@@ -266,39 +257,48 @@ def _read(pipe: int, size: int) -> bytes:
 # The tests.
 
 
-def _judged(tests: str, seconds: float, requests: int, replies: int) -> str:
-    def late(number, frame):
-        raise Gone
+def _judge(tests: str, seconds: float, requests: int, replies: int, said: int):
+    """Ends its process with the verdict: an exception could be caught by a test."""
+
+    def end(verdict):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.write(said, verdict.encode())
+        finally:
+            os._exit(0)
+
+    def given(x):
+        """The program is to blame for what it gave itself, the tests for all else."""
+        try:
+            return packed(x)
+        except TypeError as error:
+            end(FAILED if Opaque.__name__ in str(error) else UNFIT)
 
     def asking(name):
         def call(*args, **named):
             # Before anything is sent: these are the tests' own.
-            said = [name, _given(list(args)), _given(named)]
+            question = [name, given(list(args)), given(named)]
             try:
-                _send(requests, said)
+                _send(requests, question)
                 kind, told, after = _receive(replies)
                 _change(args, map(unpacked, after))
                 told = unpacked(told)
-            except Exception as error:
-                raise Gone from error
+            except Exception:
+                end(FAILED)
             return told if kind == "gave" else _raise(told)
 
         return call
 
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+    signal.signal(signal.SIGALRM, lambda number, frame: end(FAILED))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         # Python's own names mean what they mean, whatever the program calls its own.
         defined = [x for x in map(str, _receive(replies)) if not hasattr(builtins, x)]
         own = {"__name__": "tests"} | {name: asking(name) for name in defined}
         exec(compile(tests, "tests", "exec"), own)
-        return PASSED
-    except Unfit:
-        return UNFIT
     except BaseException:
-        return FAILED
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        end(FAILED)
+    end(PASSED)
 
 
 def _change(args: tuple, after):
@@ -315,14 +315,6 @@ def _raise(name: str):
     error = getattr(builtins, str(name), None)
     is_error = isinstance(error, type) and issubclass(error, Exception)
     raise (error if is_error else Exception)("raised by the program")
-
-
-def _given(x):
-    """The program is to blame for what it gave itself, the tests for all else."""
-    try:
-        return packed(x)
-    except TypeError as error:
-        raise (Gone if Opaque.__name__ in str(error) else Unfit) from error
 
 
 if __name__ == "__main__":

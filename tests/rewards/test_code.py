@@ -1,17 +1,12 @@
-"""Programs are judged by their tests, and what a program does besides comes to nothing."""
+"""Programs are judged by their tests, and none passes by a trick."""
 
 import json
 import os
 import pathlib
-import signal
-import socket
-import subprocess
-import sys
-import time
 
 import pytest
 
-from grpo_jax.rewards import code, jail
+from grpo_jax.rewards import code
 from grpo_jax.section import Refused
 
 ADD = '''def add(x: int, y: int):
@@ -27,6 +22,15 @@ def check(candidate):
 
 check(add)
 """
+HELPED = '''from math import fabs
+
+def square(x):
+    return x * x
+
+def root(x):
+    """Undo square"""
+'''
+HELPED_TESTS = "assert fabs(square(root(2)) - 2) < 1e-6"
 LIMITS = {"seconds": 5.0, "mebibytes": 256}
 
 
@@ -75,6 +79,18 @@ def test_the_question_s_own_imports_and_helpers_are_there():
         "def f(x): return 2",
     ):  # nothing behind the colon
         assert given(completion, "def f(x):\n", "assert f(4) == 2") == 1
+
+
+@pytest.mark.parametrize("nothing", ["'Its root.'", "pass", "...", "raise ValueError"])
+def test_what_the_question_does_not_define_is_asked_of_the_program(nothing):
+    stub = f"def f(x):\n    {nothing}\n"
+    for question in (f"{stub}\ndef one():\n    return 1\n", f"{stub}\n{stub}"):
+        assert given("```\ndef f(x): return 2\n```", question, "assert f(4) == 2") == 1
+    begun = "def one():\n    return 1\n\ndef f(x):\n    y = x / 2\n"
+    for completion in ("    return y * one()", "def f(x): return 2"):
+        assert given(completion, begun, "assert f(4) == 2 and one() == 1") == 1
+    calls = f"def ten(x):\n    return 10 * f(x)\n\n{stub}"
+    assert given("def f(x): return 2", calls, "assert ten(4) == 20") == 1
 
 
 def test_plain_data_come_and_go_as_they_are():
@@ -169,171 +185,52 @@ def add(x, y):
     for _ in range(10 ** 5): out = [out]
     return out""",
     "no answer at all": "def add(x, y): return (i for i in ())",
+    "helper that gives nothing": "def square(x): return 2\ndef root(x): return 0",
+    "helper that does nothing": "def square(x): return x\ndef root(x): return x",
+    "helper replaced within": "    global square\n    square = lambda x: x\n    return x",
+    "helper that was imported": "def fabs(x): return 0\ndef root(x): return 0",
 }
 
 
 @pytest.mark.parametrize("trick", TRICKS)
 def test_success_cannot_be_claimed(trick):
-    assert given("```\n" + TRICKS[trick] + "\n```") == 0.0
+    asked = (HELPED, HELPED_TESTS) if trick.startswith("helper") else (ADD, TESTS)
+    assert given("```\n" + TRICKS[trick] + "\n```", *asked) == 0.0
+
+
+def test_what_uses_the_question_s_helpers_passes():
+    for completion in ("    return x**0.5", "def root(x): return square(x**0.25)"):
+        assert given(completion, HELPED, HELPED_TESTS) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("program", "reward"),
+    [
+        ("def f():\n    while True: pass", 0.0),
+        ("import os\ndef f(): os._exit(0)", 0.0),
+        ("def f(): return 'x' * (1 << 23)", 0.0),
+        ("def f(): return f", 0.0),
+        ("def f(): raise ValueError", 1.0),
+    ],
+)
+def test_no_test_catches_a_program_that_gives_no_answer(program, reward):
+    tests = "try:\n    f(f())\nexcept:\n    pass"
+    assert alone(program, tests, seconds=0.5) == reward
+
+
+def test_no_test_catches_that_its_time_is_over():
+    tests = "import time\ntry:\n    time.sleep(9)\nexcept:\n    pass"
+    assert alone("def f(): pass", tests, seconds=0.5) == 0.0
+
+
+def test_no_test_catches_that_it_cannot_judge():
+    tests = "try:\n    f(object())\nexcept Exception:\n    pass"
+    assert alone("def f(x): pass", tests) is None
 
 
 def test_python_s_own_names_mean_what_they_mean_to_tests():
     program = "def abs(x): return 0\ndef f(): return 9"
     assert alone(program, "assert abs(f() - 1) < 0.5") == 0.0
-
-
-def raises(body, error=Exception):
-    """A program whose function tells whether the attempt was forbidden."""
-    body = "\n    ".join(body.splitlines())
-    return f"""
-def tried():
-  try:
-    {body}
-  except {error.__name__}:
-    return True
-  return False
-"""
-
-
-def forbidden(body, error=OSError, **limits):
-    return alone(raises(body, error), "assert tried()", **limits) == 1.0
-
-
-def test_what_is_allowed_is_told_apart_from_what_is_not():
-    assert not forbidden("import math\nmath.sqrt(2)")
-    assert not forbidden("open(__import__('os').__file__).read()")
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "import os\nos.fork()",
-        "import subprocess\nsubprocess.run(['/bin/true'])",
-        "import os\nos.execv('/bin/true', ['true'])",
-        "import os\nos.posix_spawn('/bin/true', ['true'], {})",
-        "import os\nos.setsid()",
-        "import os\nos.kill(1, 0)",
-    ],
-)
-def test_it_starts_no_process_and_signals_none(body):
-    assert forbidden(body)
-
-
-def test_it_starts_no_thread():
-    start = "import threading\nthreading.Thread(target=print).start()"
-    assert forbidden(start, RuntimeError)
-
-
-def test_a_fork_bomb_is_over_at_once():
-    before = len([*pathlib.Path("/proc").iterdir()])
-    start = time.monotonic()
-    bomb = "import os\nwhile True: os.fork()"
-    assert alone(bomb, "f()") == 0.0
-    assert time.monotonic() - start < 4  # and not after its time
-    assert len([*pathlib.Path("/proc").iterdir()]) < before + 100
-
-
-def test_it_has_no_powers_of_root():
-    assert forbidden("import socket\nsocket.sethostname(socket.gethostname())")
-    assert forbidden("import os\nos.chroot('/')")
-
-
-def test_it_reaches_no_network():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        reach = (
-            f"import socket\nsocket.create_connection(('127.0.0.1', {port})).close()"
-        )
-        exec(reach)  # it is there to be reached
-        assert forbidden(reach)
-    assert forbidden("import socket\nsocket.socket(socket.AF_UNIX)")
-
-
-def test_it_writes_and_removes_nothing(tmp_path):
-    kept = tmp_path / "kept.txt"
-    kept.write_text("here")
-    tmp_path.chmod(0o777)
-    kept.chmod(0o666)
-    for body in (
-        f"open({str(tmp_path / 'new')!r}, 'w')",
-        f"open({str(kept)!r}, 'a')",
-        "open('beside', 'w')",
-        f"import os\nos.remove({str(kept)!r})",
-        f"import os\nos.truncate({str(kept)!r}, 0)",
-        f"import os\nos.chmod({str(kept)!r}, 0)",
-        f"import os\nos.utime({str(kept)!r})",
-        f"import os\nos.rename({str(kept)!r}, {str(tmp_path / 'b')!r})",
-        f"import os\nos.mkdir({str(tmp_path / 'folder')!r})",
-        f"import os\nos.symlink('a', {str(tmp_path / 'link')!r})",
-        "import os\nos.write(os.memfd_create('x'), b'x')",
-    ):
-        assert forbidden(body), body
-    assert list(tmp_path.iterdir()) == [kept] and kept.read_text() == "here"
-
-
-def test_it_reads_no_secrets(tmp_path, monkeypatch):
-    monkeypatch.setenv("SECRET", "x")
-    (tmp_path / "key").write_text("x")
-    empty = "import os\nassert not os.environ.get('SECRET')\nraise OSError"
-    assert forbidden(empty)
-    for path in (
-        tmp_path / "key",
-        f"/proc/{os.getpid()}/environ",
-        "/proc/self/environ",
-        "/etc/passwd",
-    ):
-        pathlib.Path(path).open("rb").close()
-        assert forbidden(f"open({str(path)!r}, 'rb')"), path
-    assert forbidden(f"import os\nos.listdir({str(tmp_path)!r})")
-    parent = "import os\nopen(f'/proc/{os.getppid()}/mem', 'rb')"
-    assert forbidden(parent)
-
-
-@pytest.mark.parametrize("body", ["while True: pass", "import time\ntime.sleep(99)"])
-def test_it_has_so_many_seconds(body):
-    body = "\n    ".join(body.splitlines())
-    for program in (f"if True:\n    {body}", f"def add(x, y):\n    {body}"):
-        start = time.monotonic()
-        assert alone(program, TESTS, seconds=0.5) == 0.0
-        assert time.monotonic() - start < 4
-    slow = "import time\ndef f(): time.sleep(0.4)"
-    assert alone(slow, "f()", seconds=0.2) == 0.0 and alone(slow, "f()") == 1.0
-
-
-def test_it_has_so_much_memory():
-    large = "x = bytearray(150 << 20)\ndef f(): return len(x)"
-    tests = "assert f() == 150 << 20"
-    assert alone(large, tests) == 1.0 and alone(large, tests, mebibytes=128) == 0.0
-
-
-def test_what_it_prints_is_thrown_away():
-    program = """
-import os, sys
-for _ in range(300):
-    print('x' * 10**6)
-    sys.stderr.write('x' * 10**6)
-def f(): return sys.stdin.read() if sys.stdin else ''
-"""
-    assert alone(program, "assert f() == ''") == 1.0
-
-
-def test_nothing_is_left_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(code.tempfile, "tempdir", str(tmp_path))
-    lasting = "import time\ndef f(): time.sleep(60)"
-    assert alone(lasting, "f()", seconds=0.5) == 0.0
-    assert list(tmp_path.iterdir()) == []
-    mine = [p for p in pathlib.Path("/proc").glob("[0-9]*/cmdline") if _is_jail(p)]
-    assert mine == []
-
-
-def _is_jail(path):
-    """Of this process's."""
-    try:
-        stat = (path.parent / "stat").read_text()
-        is_mine = f" {os.getpid()} " in stat[stat.rindex(")") :]
-        return is_mine and b"jail.py" in path.read_bytes()
-    except OSError:
-        return False
 
 
 def test_what_goes_wrong_besides_the_program_is_no_verdict(monkeypatch):
@@ -357,15 +254,6 @@ def test_a_machine_that_can_judge_is_not_refused():
     code.need_jail()
 
 
-def test_another_processor_is_told():
-    program = "import platform\nplatform.machine = lambda: 'vax'\n"
-    program += (
-        f"exec(open({jail.__file__!r}).read().split('if __name__')[0])\n_forbid()"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
-    assert done.returncode == 1 and b"of vax's calls are not known" in done.stderr
-
-
 def test_unmarked_text_is_python_or_not():
     assert code.is_python("def f(): pass") and not code.is_python("It is f.")
     assert not code.is_python("x\0") and not code.is_python("(" * 10**4)
@@ -386,35 +274,3 @@ def test_human_evals_own_solutions_pass_and_empty_ones_do_not(every):
         whole = f"Sure!\n```python\n{prompt}{right}```\nIt is right."
         found = [given(x, prompt, tests) for x in (right, whole, "    return None")]
         assert found == [1, 1, 0], row["task_id"]
-
-
-def test_a_jail_dies_with_what_it_holds(tmp_path):
-    """Also one that is ended from outside, as by a run that is over."""
-    held = subprocess.Popen(
-        [sys.executable, "-I", "-S", jail.__file__, "60", "256"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    program = b"import time\ntime.sleep(60)"
-    told = len(program).to_bytes(8, "little") + program + b"f()"
-    held.stdin.write(told)
-    held.stdin.close()
-    assert held.stdout.readline() == jail.BEGUN.encode()
-    (child,) = (
-        pathlib.Path(f"/proc/{held.pid}/task/{held.pid}/children").read_text().split()
-    )
-    os.killpg(held.pid, signal.SIGKILL)
-    held.wait()
-    held.stdout.close()
-    deadline = time.monotonic() + 10
-    while _is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _is_running(child)
-
-
-def _is_running(pid):
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
