@@ -47,10 +47,11 @@ OPERATOR = re.compile(r"[\\^*/+=]|\w-\w")
 TERM = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|\S")
 ONE_OVER = re.compile(r"\\frac\{\s*1\s*\}|(?<![\w.)}])1\s*/")
 # Powers of powers; of five digits, or of three that are not those of a letter or a
-# small number; numbers of more than 20 digits. Then what is no product: numerals with
-# a base, names of points, words.
+# small number, or of a bracket above 20; numbers of more than 20 digits. Then what is
+# no product: numerals with a base, names of points, words.
 ABSURD = re.compile(
     r"\^\{[^{}]*[\^{]|\^\{[^{}]*\d{5}|(?:[^0-9A-Za-z]|\d{3})\^\{[^{}]*\d{3}"
+    r"|[)\]}|]\^\{[^{}]*[2-9]\d"
     r"|\d{21}|\d\s*_|(?<![\\A-Za-z])(?:[A-Za-z]*[A-Z]{2}|[A-Za-z]{4})"
 )
 

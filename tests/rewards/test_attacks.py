@@ -27,7 +27,8 @@ def ids(case):
 
 @pytest.mark.parametrize("case", attacks.ATTACKS, ids=ids)
 def test_an_attack_earns_nothing(case):
-    assert not bench.judged(case)
+    """Nor where it is cut."""
+    assert not bench.judged(case) and not bench.judged(case._replace(has_ended=False))
 
 
 @pytest.mark.parametrize("case", attacks.RIGHT, ids=ids)

@@ -207,6 +207,7 @@ def test_words_behind_a_number_are_of_the_question():
     [
         "9^{9^{9}}",
         "(x+1)^{9999}",
+        "(x+y+z+a+b+c)^{99}",
         "x^{99999}",
         "__import__('os').system('true')",
         r"\int_0^1 x dx",
