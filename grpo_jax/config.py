@@ -66,6 +66,13 @@ class Config(Section):
         """Whether it takes several runs: see `iterative`."""
         return self.iterative.rounds > 0 or self.stages[-2:] == ("reward", "online")
 
+    @property
+    def judges_answers(self) -> bool:
+        """Whether the policy is asked between rounds, for a judge to learn from it."""
+        is_made = self.reward_model.name is not None or "reward" in self.stages
+        rounds = self.iterative
+        return rounds.renews_model or (rounds.rounds > 0 and not is_made)
+
     def of_stage(self, name: str) -> Any:
         """The section that says how many steps a stage has."""
         return self.training if name == "online" else getattr(self, name)
@@ -222,18 +229,18 @@ class Config(Section):
         chosen.need("rounds", holds, rule, "Make it the last of stages.")
         rule = "rewards.functions has no model, and no rule is made anew"
         remedy = "Name model there."
-        chosen.need("rounds", MODEL in self.rewards.functions, rule, remedy)
+        chosen.need("rounds", self.rewards.asks_a_model, rule, remedy)
+        draws = self.judges_answers
         rule = "whole completions are judged between rounds"
-        self.reward.need("labels", self.reward.labels == "correct", rule, "Try that.")
+        holds = self.reward.labels == "correct" or not draws
+        self.reward.need("labels", holds, rule, "Try that.")
         rule = "between rounds it would have to begin again"
         holds = self.optimizer.schedule == "constant"
         self.optimizer.need("schedule", holds, rule, "Set it to constant.")
         rule = "a judge is made of whole completions, and all that it does is measure"
-        outcome = self.algorithm.advantage.supervision == "outcome"
-        chosen.need("rounds", outcome, rule, "Set supervision to outcome.")
-        is_made = self.reward_model.name is not None or "reward" in self.stages
-        draws = chosen.renews_model or not is_made
-        reason = "reward_model.name is given, and it is not made anew"
+        holds = self.algorithm.advantage.supervision == "outcome" or not draws
+        chosen.need("rounds", holds, rule, "Set supervision to outcome.")
+        reason = "a judge is there, and it is not made anew"
         for name in ("questions", "samples"):
             chosen.need_read(name, draws, reason, "to renew it")
         read = draws or self.reward == Reward() or "reward" in self.stages
@@ -263,7 +270,7 @@ class Config(Section):
         rule = f"it must hold a whole group, of algorithm.group_size, {G}"
         self.sampling.need("rows", rows is None or rows >= G, rule, "Raise it.")
         asking = [x for x in (self.rft, self.dpo) if x.path in self.stages]
-        asking += [self.iterative] * (self.iterative.rounds > 0)
+        asking += [self.iterative] * self.judges_answers
         for one in asking:
             rule = f"sampling.rows, {rows}, must hold all answers to a question"
             fits = rows is None or one.samples <= rows

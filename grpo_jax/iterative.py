@@ -135,7 +135,7 @@ def _check(settings: config.Config, rewards: dict[str, Reward]):
     trainer.need_weights(policy, Grader(policy.rewards, known.checker, rewards).names)
     if "reward" in settings.stages:
         of_judge(settings, settings.model, of_verdicts(settings))
-    if chosen.rounds and (chosen.renews_model or named is None):
+    if settings.judges_answers:
         if not known.has_answers:
             raise Refused(
                 f"iterative.rounds is {chosen.rounds}, and of answers to the questions "

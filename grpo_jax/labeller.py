@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from grpo_jax import asking, examination, prng, resumed, runs, sharding, stage
+from grpo_jax import (
+    asking,
+    examination,
+    groups,
+    prng,
+    resumed,
+    runs,
+    sharding,
+    stage,
+)
 from grpo_jax.data.problem import Problem
 from grpo_jax.examination import Examination
 from grpo_jax.models import transformer
@@ -120,8 +129,11 @@ class _Model(NamedTuple):
         key = self.run.key(prng.Stream.LABEL, step)
         given = self.asker, self.params, problems, numbers, key
         asked = asking.ask(*given, **more)
-        faults, most = asked.graded.faults, self.run.settings.rewards.most_faults
-        calls.need_few(len(faults), asked.graded.parts.size, (faults or [""])[0], most)
+        faults, limits = asked.graded.faults, self.run.settings.rewards
+        first, count = (faults or [""])[0], asked.graded.parts.size
+        calls.need_few(len(faults), count, first, limits.most_faults)
+        blank = sum(groups.unscored(self.run.settings, x) for x in groups.of(asked))
+        calls.need_scored(blank, count, limits.most_unscored)
         return asked
 
 

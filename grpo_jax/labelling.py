@@ -74,6 +74,10 @@ class Options(NamedTuple):
     out: pathlib.Path | None = None  # a folder; None: a new one in `labels`
     batch_size: int = 16  # questions at once: what a kill may lose
     rows: int = 256  # answers decoded at once
+    # share of answers asked at once whose grading may fail; above it stops
+    most_faults: float = config.Rewarding().most_faults
+    # share of them that may get no grade; as above
+    most_unscored: float = config.Rewarding().most_unscored
     dtype: Literal["float32", "bfloat16"] | None = None  # of computation
     mesh: tuple[int, int, int] | None = None  # data, fsdp, model; None: all are fsdp
     quiet: bool = False  # say nothing but warnings and the result
@@ -158,7 +162,10 @@ def _settings(given: Options, found: runs.Found) -> config.Config:
         changed["temperature"] = given.temperature
     chosen = inquiry.chosen(given, found, data, evaluation, **changed)
     seed = chosen.seed if given.seed is None else given.seed
-    return dataclasses.replace(chosen, seed=seed)
+    limits = config.Rewarding(
+        most_faults=given.most_faults, most_unscored=given.most_unscored
+    )
+    return dataclasses.replace(chosen, seed=seed, rewards=limits)
 
 
 def _data(given: Options, own: config.Data | None, prompts: dict) -> config.Data:

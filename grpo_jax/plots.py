@@ -10,13 +10,25 @@ from matplotlib.figure import Figure
 
 from grpo_jax import hacking
 
+SHARES = {  # of a group's samples, how different they are: see `diversity`
+    "diversity/distinct": ("C4", "distinct completions"),
+    "diversity/bigrams": ("C8", "distinct bigrams"),
+    "diversity/agreement": ("C9", "pairs with the same answer"),
+}
+
 
 def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path:
-    """Accuracy on held-out questions with its interval, and the reward in training."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    _learned(axes, rows)
-    axes.set_xlabel("step")
+    """Accuracy on held-out questions with its interval, and the reward in training;
+    below, where rows have them, the KL and how different the samples of a group are."""
+    has_more = any(len(series(rows, key)[0]) for key in ("kl", *SHARES))
+    figure = Figure(figsize=(7, 6 if has_more else 4), layout="constrained")
+    ratios = (2, 1) if has_more else (1,)
+    shape = {"squeeze": False, "sharex": True, "height_ratios": ratios}
+    panels = figure.subplots(len(ratios), **shape)[:, 0]
+    _learned(panels[0], rows)
+    if has_more:
+        _drift(panels[1], rows)
+    panels[-1].set_xlabel("step")
     return written(figure, path)
 
 
@@ -63,10 +75,29 @@ def _learned(axes, rows: Sequence[dict]):
     _accuracy(axes, rows)
     _mark_stages(axes, rows)
     axes.set(ylim=(min(0, *axes.get_ylim()), 1.02))
-    known = {id(one): one for one in (axes, of_reward)}.values()
-    handles = [x for one in known for x in one.get_legend_handles_labels()[0]]
-    if handles:
+    if handles := _handles(axes, of_reward):
         axes.legend(handles=handles)  # where it hides least
+
+
+def _drift(axes, rows: Sequence[dict]):
+    """KL has a scale of its own, on the right, where there are shares."""
+    of_kl = axes
+    shares = {key: look for key, look in SHARES.items() if len(series(rows, key)[0])}
+    for key, look in shares.items():
+        _smoothed(axes, rows, key, *look)
+    if shares:
+        axes.set(ylim=(-0.02, 1.02), ylabel="within a group")
+    if len(series(rows, "kl")[0]):
+        of_kl = axes.twinx() if shares else axes
+        of_kl.set_ylabel("KL", color="C1")
+        _smoothed(of_kl, rows, "kl", "C1", "KL to the reference")
+    handles = _handles(axes, of_kl)
+    axes.figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+
+
+def _handles(*several) -> list:
+    known = {id(one): one for one in several}.values()
+    return [x for one in known for x in one.get_legend_handles_labels()[0]]
 
 
 def written(figure: Figure, path: pathlib.Path) -> pathlib.Path:

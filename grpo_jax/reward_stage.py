@@ -133,10 +133,9 @@ def summary_of_labels(
 def _summary(is_right, probability, is_good, loss, question) -> dict[str, float]:
     _, which = np.unique(question, return_inverse=True)
     share = accuracy.clustered(np.bincount(which, is_right), np.bincount(which))
-    out = {"calibration_error": accuracy.reliability(probability, is_good).error}
-    out["loss"] = float(loss.mean())
-    out = {evaluate.PREFIX + name: x for name, x in out.items()}
-    return _named(share, "accuracy") | out
+    error = accuracy.calibration_clustered(probability, is_good, question)
+    out = _named(share, "accuracy") | _named(error, "calibration_error")
+    return out | {evaluate.PREFIX + "loss": float(loss.mean())}
 
 
 def _named(interval: accuracy.Interval, name: str) -> dict[str, float]:

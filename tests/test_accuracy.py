@@ -169,6 +169,38 @@ def wilson_of(n, p=7 / 8, z=accuracy.Z):
     return {"low": roots.min(), "high": roots.max()}
 
 
+def test_who_is_always_sure_is_off_by_the_share_that_is_wrong():
+    """And as surely, however that spreads over clusters; here over the bins of 0 and 1.
+    Of 4 predictions 3 wrong ones may be chance: their squared parts sum to 3/16, and
+    0.80 · √(3/16) + 1.96 · √(0.36 · 3/16) is 0.86."""
+    rng = np.random.default_rng(0)
+    said, cluster = rng.integers(0, 2, 60) * 1.0, rng.integers(0, 20, 60)
+    is_wrong = rng.random(60) < 0.3 + 0.6 * (cluster < 10)
+    found = accuracy.calibration_clustered(said, (said > 0) ^ is_wrong, cluster)
+    share = np.bincount(cluster, is_wrong, 20), np.bincount(cluster, minlength=20)
+    np.testing.assert_allclose(found, accuracy.clustered(*share))
+    few = np.array([True, False, False, False])
+    found = accuracy.calibration_clustered(np.ones(4), few, np.arange(4))
+    np.testing.assert_allclose(found, accuracy.wilson(3, 4)._replace(low=0))
+
+
+@pytest.mark.parametrize(("sharper", "least"), [(1.0, 0.95), (2.0, 0.9)])
+def test_intervals_of_calibration_hold_what_is_so(sharper, least):
+    """Of one that is calibrated it is 0, which no estimate is."""
+    rng, held, cluster = np.random.default_rng(0), 0, np.repeat(np.arange(100), 4)
+
+    def drawn(questions):
+        logit = rng.normal(size=(questions, 1)) + rng.normal(size=(questions, 4))
+        is_good = rng.random((questions, 4)) < 1 / (1 + np.exp(-logit))
+        return 1 / (1 + np.exp(-sharper * logit.ravel())), is_good.ravel()
+
+    truth = accuracy.reliability(*drawn(100_000)).error if sharper > 1 else 0.0
+    for _ in range(400):
+        found = accuracy.calibration_clustered(*drawn(100), cluster)
+        held += found.low <= truth <= found.high
+    assert least <= held / 400 <= 0.99
+
+
 def test_95_of_100_intervals_of_clustered_scores_hold_what_is_so():
     """Forty questions of eight steps that share a bias; one step alone would be told as
     surely, so an interval that takes steps for independent is too narrow."""

@@ -543,6 +543,7 @@ def test_what_a_reward_model_does_not_read_is_refused(values, message):
 LORA = {"model": config.Model(lora=Lora(rank=2))}
 MANY = {"iterative": config.Iterative(rounds=1, samples=10)}
 MANY |= {"algorithm": config.Algorithm(group_size=8)}
+FOLLOWED = {"iterative": config.Iterative(rounds=2, renews="reference")}
 KEPT = {"iterative": config.Iterative(rounds=2, renews="reference", samples=4)}
 
 
@@ -585,7 +586,7 @@ KEPT = {"iterative": config.Iterative(rounds=2, renews="reference", samples=4)}
         ),
         (
             ASKING | JUDGE | KEPT,
-            "samples is 4; reward_model.name is given, and it is not made anew",
+            "samples is 4; a judge is there, and it is not made anew",
         ),
     ],
 )
@@ -595,6 +596,27 @@ def test_rounds_are_of_a_policy_and_the_model_that_judges_it(changed, message):
     config.Config(**ASKING, **KEPT)
     with pytest.raises(Refused, match=message):
         config.Config(**changed)
+
+
+PREFERRED = {"reward": config.Reward(labels="preferences")}
+FEW_ROWS = {"sampling": config.Sampling(rows=4)}
+FEW_ROWS |= {"algorithm": config.Algorithm(group_size=4)}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ASKING | PREFERRED | {"stages": ("reward", "online")},
+        STEPS_BY_MODEL | JUDGE,
+        STEPS_BY_MODEL | OF_STEPS | {"stages": ("reward", "online")},
+        ASKING | JUDGE | FEW_ROWS,
+    ],
+)
+def test_where_a_judge_stays_nothing_is_judged_between_rounds(given):
+    """So it may be any judge; one that learns from answers judges whole ones."""
+    config.Config(**FOLLOWED, **given)
+    with pytest.raises(Refused, match=r"whole completions|must hold all answers"):
+        config.Config(**ROUNDS, **given)
 
 
 @pytest.mark.parametrize(

@@ -246,14 +246,15 @@ PREFERRING = {
     "stages": ("reward", "online"),
     "reward.labels": "preferences",
     "rewards.functions": ("model",),
-    "iterative.rounds": 0,
     "data.held_out": 0.3,
 }
 
 
 @pytest.mark.slow
-def test_a_judge_of_preferences_comes_first(tmp_path):
-    """Of a file that says of no answer that it is right: so nothing is examined."""
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_a_judge_of_preferences_comes_first(rounds, tmp_path):
+    """Of a file that says of no answer that it is right: so nothing is examined, and
+    the judge is that of all rounds."""
     rows = [
         {"question": f"{i}+{i}=", "chosen": str(i), "rejected": str(-i - 1)}
         for i in range(30)
@@ -262,19 +263,20 @@ def test_a_judge_of_preferences_comes_first(tmp_path):
     path.write_text("".join(map(workdir.line, rows)))
     few = {k: x for k, x in SMALL.items() if not k.startswith(("iterative", "sft"))}
     few = {k: x for k, x in few.items() if k not in ("data.size", "data.count")}
-    chosen = small.build(config.Config, few | PREFERRING | {"data.name": str(path)})
-    found = train(chosen, tmp_path / "runs")
-    assert sorted(p.name for p in (tmp_path / "runs").iterdir() if p.is_dir()) == [
-        "figures",
-        "judge-0",
-        "policy-0",
-    ]
+    few |= PREFERRING | {"data.name": str(path)}
+    if rounds:
+        few |= {"iterative.rounds": rounds, "iterative.renews": "reference"}
+    found = train(small.build(config.Config, few), tmp_path / "runs")
+    policies = [f"policy-{number}" for number in range(rounds + 1)]
+    made = sorted(p.name for p in (tmp_path / "runs").iterdir() if p.is_dir())
+    assert made == ["figures", "judge-0", *policies]
     judged = small.rows(tmp_path / "runs" / "judge-0")
     assert [row["step"] for row in judged if "eval/accuracy" in row] == [0, 2]
-    learned = small.rows(tmp_path / "runs" / "policy-0")
+    learned = small.rows(tmp_path / "runs" / policies[-1])
     assert not any("eval/accuracy" in row for row in learned)
     assert all(np.isfinite(row["reward/model"]) for row in learned[1:])
-    assert found.metrics["step"] == 2
+    assert [row["kl"] == 0 for row in learned[1:]] == [True, False] * (rounds + 1)
+    assert found.metrics["step"] == 2 * (rounds + 1)
 
 
 def test_what_cannot_be_is_refused_with_a_remedy(made, tmp_path):

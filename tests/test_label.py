@@ -356,6 +356,23 @@ def test_a_completion_that_could_not_be_graded_does_not_count(
     assert rows(tmp_path / "a")["2+2"]["solutions"][0]["found"][0] == [1, 1]
 
 
+def test_a_checker_that_can_tell_of_few_or_fails_stops_it(model, run, monkeypatch):
+    """Or what is labelled would be what it happens to understand."""
+    monkeypatch.setitem(rules.RULES, "correct", lambda *given: None)
+    code, _, error = run()
+    assert code == 2 and "6 of 6 samples could not be scored" in error
+    assert "rewards.most_unscored is 0.5" in error
+    assert run("--most-unscored", 1)[0] == 0
+
+    def fails(question, completion, answer):
+        raise OSError("gone")
+
+    monkeypatch.setitem(rules.RULES, "correct", fails)
+    code, _, error = run("--most-unscored", 1, out="b")
+    assert code == 2 and "6 of 6 rewards failed; rewards.most_faults is 0.1" in error
+    assert run("--most-unscored", 1, "--most-faults", 1, out="b")[0] == 0
+
+
 def test_where_there_is_no_room_for_a_completion_a_step_has_no_label(
     model, run, tmp_path, monkeypatch
 ):

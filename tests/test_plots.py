@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from grpo_jax import plots
+from grpo_jax.text import diversity
 
 
 @pytest.fixture
@@ -66,6 +67,34 @@ def test_a_models_reward_has_its_own_axis_and_what_is_right_the_shares(drawn):
 def test_without_a_reward_model_there_is_one_axis(drawn):
     (lines,), legend = drawn(rows())
     assert legend == ["reward in training"] and "reward in training" in lines
+
+
+def test_kl_and_how_alike_groups_are_have_a_panel_where_rows_have_them(drawn):
+    """Of a share the scale is known, of KL it is not."""
+    shares = dict(zip(diversity.NAMES, (0.5, 0.25, 1.0), strict=True))
+    made = [one | {"kl": 2.0 * one["step"]} | shares for one in rows()]
+    made[2] |= {"kl": None, "diversity/agreement": None}
+    (above, below, right), legend = drawn(made)
+    assert legend == ["reward in training"] and list(above) == ["_child0", *legend]
+    of_kl = right["KL to the reference"]
+    np.testing.assert_array_equal(
+        of_kl.get_xydata(), [[i, 2 * i] for i in (0, 1, 3, 4)]
+    )
+    named = {name: line for name, line in below.items() if name[0] != "_"}
+    for line, share in zip(named.values(), shares.values(), strict=True):
+        assert set(line.get_ydata()) == {share}
+    assert (
+        of_kl.axes.get_xlabel() == "" and below["_child0"].axes.get_xlabel() == "step"
+    )
+    listed = of_kl.figure.legends[0].get_texts()
+    assert {text.get_text() for text in listed} == {"KL to the reference", *named}
+
+
+def test_kl_alone_and_groups_alone_have_the_panel_for_themselves(drawn):
+    (_, below), _ = drawn(rows(kl=1.0))
+    assert list(below) == ["_child0", "KL to the reference"]
+    (_, below), _ = drawn(rows(diversity_distinct=0.5))
+    assert below["_child0"].axes.get_ylim() == (-0.02, 1.02)
 
 
 def test_a_run_without_numbers_is_drawn(drawn):

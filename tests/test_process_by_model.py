@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from grpo_jax import config, sharding, workdir
+from grpo_jax import config, display, iterative, sharding, workdir
 from grpo_jax.rewards import neural
 from grpo_jax.section import Refused
 from tests import runs, test_process_run, test_processes_of_runs
@@ -125,6 +125,18 @@ def test_no_other_judge_goes_on_with_it(judge, tmp_path):
         more = settings(other, sums | {"training.steps": 3})
         with pytest.raises(Refused, match=r"judged_by was .\w+., is .\w+."):
             runs.train(more, tmp_path / "run")
+
+
+def test_it_judges_each_round_where_the_reference_alone_is_renewed(judge, tmp_path):
+    more = {"data.name": "sums", "training.steps": 1, "algorithm.beta": 0.1}
+    more |= {"iterative.rounds": 1, "iterative.renews": "reference"}
+    with runs.stubbed() as calls:
+        screen = display.Screen(is_quiet=True)
+        found = iterative.train(settings(judge, more), tmp_path, screen=screen)
+    assert [call[0] for call in calls].count("learn") == 2
+    _, *online = test_process_run.online(found)
+    assert len(online) == 2 and all(np.isfinite(x["steps/reward"]) for x in online)
+    assert not list(tmp_path.glob("judge-*"))
 
 
 def test_a_model_that_is_none_of_steps_is_refused_before_anything_runs(tmp_path):

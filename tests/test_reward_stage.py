@@ -6,7 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from grpo_jax import accuracy, config, crossing, display, reward_stage, run, workdir
+from grpo_jax import (
+    accuracy,
+    config,
+    crossing,
+    display,
+    judging,
+    reward_stage,
+    run,
+    workdir,
+)
 from grpo_jax.data import problem
 from grpo_jax.data.verdicts import Solution
 from tests import runs
@@ -57,7 +66,7 @@ def test_a_run_makes_a_reward_model_and_examines_it(changed, numbers, tmp_path):
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     examined = [row for row in rows if "eval/accuracy" in row]
     assert [row["step"] for row in examined] == [0, 2, 4]
-    for name in ("loss", "calibration_error"):
+    for name in ("loss", "calibration_error", "calibration_error_low"):
         assert all(np.isfinite(row[f"eval/{name}"]) for row in examined)
     for name in numbers:
         assert (f"eval/{name}" if name in AREA else name) in rows[-1]
@@ -129,6 +138,11 @@ def test_labels_of_one_question_are_taken_for_alike():
     alone = reward_stage.summary_of_labels(logit, label, np.arange(4))
     assert alone["eval/auc_low"] > found["eval/auc_low"]
     assert alone["eval/accuracy_low"] > found["eval/accuracy_low"]
+    error = accuracy.calibration_clustered(
+        judging.probability(logit), label > 0.5, np.array([0, 0, 4, 4])
+    )
+    names = [f"eval/calibration_error{x}" for x in ("", "_low", "_high")]
+    assert [found[name] for name in names] == list(error)
 
 
 def test_preferences_of_one_question_are_taken_for_alike():

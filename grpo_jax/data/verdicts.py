@@ -86,7 +86,8 @@ def steps(row: dict) -> list[Solution] | list[Step]:
     if not isinstance(labels, list | tuple) or len(labels) != len(found):
         many = len(labels) if isinstance(labels, list | tuple) else "no list of"
         raise ValueError(f"it has {len(found)} steps and {many} labels")
-    said = row.get("completion", "".join(found))
+    told = row.get("completion") is not None
+    said = _text(row, "completion") if told else "".join(found)
     if "".join(said.split()) != "".join("".join(found).split()):
         raise ValueError("its steps are not the text of its completion")
     question = _text(row, "question")
@@ -186,8 +187,10 @@ def _text(row: dict, name: str) -> str:
     return row[name]
 
 
-def _texts(row: dict, name: str) -> list[str]:
-    found = list(row[name])
+def _texts(row: dict, name: str) -> Sequence[str]:
+    found = row[name]
+    if not isinstance(found, list | tuple):
+        raise ValueError(f"its {name} are {found!r}, no list")
     if not all(isinstance(x, str) for x in found):
         raise ValueError(f"its {name} are not all texts")
     return found

@@ -72,7 +72,8 @@ def test_behind_the_first_mistake_nothing_was_judged():
 def test_steps_with_their_labels():
     row = {"question": "q", "steps": ["a", "b"], "labels": [1, None]}
     assert verdicts.steps(row) == [Solution("q", ("a", "b"), (1.0, None))]
-    assert verdicts.steps(row | {"completion": "a\n b\n"}) == verdicts.steps(row)
+    for said in ("a\n b\n", None):
+        assert verdicts.steps(row | {"completion": said}) == verdicts.steps(row)
     trl = {"question": "q", "completions": ["a", "b"], "labels": [True, None]}
     assert verdicts.steps(trl) == verdicts.steps(row)
 
@@ -164,6 +165,16 @@ TAGGED = {
             verdicts.steps,
             {"question": "q", "steps": ["a", 2], "labels": [1, 1]},
             "its steps are not all texts",
+        ),
+        (
+            verdicts.steps,
+            {"question": "q", "steps": "ab", "labels": [1, 0]},
+            "its steps are 'ab', no list",
+        ),
+        (
+            verdicts.steps,
+            {"question": "q", "steps": ["a"], "labels": [1], "completion": 3},
+            "its completion is 3, no text",
         ),
         (
             verdicts.steps,

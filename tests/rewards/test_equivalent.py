@@ -3,6 +3,8 @@
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -124,4 +126,34 @@ def test_the_bound_is_a_number_of_calls(monkeypatch):
         count(None, "call", None)
     assert ended == []
     count(None, "call", None)
-    assert ended == [worker.WORDS.index("late")]
+    assert ended == [worker.FIRST + worker.WORDS.index("late")]
+
+
+ENDS = """
+import os, sys
+sys.path.insert(0, {folder!r})
+import worker
+
+def told(gold, given):
+    return given
+
+def raises(gold, given):
+    raise SystemExit(1)
+
+def fails(gold, given):
+    raise ValueError
+
+def leaves(gold, given):
+    os._exit(1)
+
+rules = (told, "equal"), (told, "nothing"), (raises, ""), (fails, ""), (leaves, "")
+print(*[worker._asked(rule, "", given) for rule, given in rules])
+"""
+
+
+def test_nothing_is_equal_but_by_a_rule_that_says_so():
+    """Python ends with 1 where an error is not caught, and so may a library."""
+    program = ENDS.format(folder=str(equivalent.WORKER.parent))
+    given = {"capture_output": True, "text": True, "timeout": 60}
+    found = subprocess.run([sys.executable, "-c", program], **given)
+    assert found.stdout.split() == ["equal", "late", "unread", "unread", "late"]
