@@ -2,10 +2,11 @@
 
 A reward must be a function of its arguments: a run that goes on has to find what it
 would have found. So the bound on most comparisons is a number of calls, on the others
-a processor's time (see `worker`); what goes beyond it is late, and that is final: an answer that asks for the absurd is
-wrong, not unscored, or a policy could choose to be left out of its group. Only where a
-worker is silent for very long, or dies again and again, is there no verdict: the
-machine has failed, not the answer, and an error says so.
+a processor's time (see `worker`); what goes beyond it is late, and that is final: an
+answer that asks for the absurd is wrong, not unscored, or a policy could choose to be
+left out of its group. Only where a worker is silent for very long, or dies again and
+again, is there no verdict: the machine has failed, not the answer, and an error says
+so.
 
 Processes begin when first needed, one for each thread that waits for an answer.
 """
