@@ -7,23 +7,28 @@ tell sums from sums that are off by up to nine, whose columns are always right. 
 learn from it, for 90 steps each; each in SEEDS runs, which share a start with their
 like.
 
-NOT YET RUN as it stands. A pilot renewed after every 10 steps, with 350 updates of
-demonstrations and 150 of a reward model at a rate of 1e-3 (2026-11-29, two CPU cores,
-15 minutes a seed). Greedy accuracy on 200 held-out sums, in percent, before, at best
-and in the end:
+Greedy accuracy on 200 held-out sums, in percent, before, at best and in the end (seeds
+0, 1, 2; 2026-11-29, 90 minutes on two CPU cores that other work shared), in a figure
+beside this file:
 
-    seed                            0                       1
-    β 0.1                           10.5   75.5   12.0      14.0   57.5   13.5
-    β 0.4                           10.5   86.5   82.0      14.0   82.0   81.0
-    β 0.1, reward model renewed     10.5   84.5   72.5      14.0   71.5   57.5
-    β 0.1, both renewed             10.5   63.0   40.0      14.0   80.0   13.5
+    arm                           before         at best        in the end
+    β 0.1                         30.5  6.5 11.0  89.0 49.0 66.5  27.0 23.0 66.5
+    β 0.4                         30.5  6.5 11.0  92.0 84.0 72.5  83.0 68.5 72.5
+    β 0.1, reward model renewed   30.5  6.5 11.0  91.5 74.5 74.0  82.5 51.0 24.5
+    β 0.1, both renewed           30.5  6.5 11.0  89.5 54.0 74.0  43.0  8.5 18.0
 
-So the policy finds what the reward model does not know, columns that are wrong; β keeps
-it from there; a reward model that is renewed follows it, and is late; a reference that
-is renewed lets go of it. With β 0.1 both runs were told that reward and right have
-parted, in steps 62 and 64, by the rule that stands in `hacking` since; with β 0.4 none.
-Seed 2's reward model had learned nothing after 150 updates (ROC AUC 0.50), and nor did
-its policies: hence more updates here.
+With β 0.1 two runs of three find what the reward model does not know, columns that are
+wrong and an answer that follows from them, and lose what they had gained while the
+reward rises on. A larger β keeps most of it in all three. A reward model that is
+renewed helps those two, and does harm to the third, which none had exploited: what it
+learns anew of the policy's answers tells right ones from wrong ones less and less well
+(ROC AUC 0.91, then 0.74, 0.64, 0.60, 0.59 and 0.53). A reference that is renewed as
+well lets go of the policy in all three.
+
+The rule of `hacking` tells the two runs that lost their gains, in steps 74 and 76, and
+no other of the six whose reward model stays: looked at afterwards, for it was made for
+the first of them, which the rule of then did not tell. That one is no proof of it; the
+other five are what there is.
 """
 
 import dataclasses
@@ -49,6 +54,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "β 0.1, both renewed": {},
 }
 WATCHED = ("β 0.1", "β 0.4")
+STYLES = ("-", "--", "-.", ":")  # the arms', in grey as well
 ACCURACY = "eval/accuracy"
 
 
@@ -108,7 +114,7 @@ def table(found: dict[str, list[list[hacking.Row]]]) -> Table:
 
 def draw(found: dict[str, list[list[hacking.Row]]], path: pathlib.Path) -> pathlib.Path:
     """Every run faint, and the mean of an arm: what it is judged by, what is right."""
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    figure = Figure(figsize=(7, 6.5), layout="constrained")
     above, below = figure.subplots(2, sharex=True)
     for number, (name, of_seeds) in enumerate(found.items()):
         for axes, key in ((above, hacking.RIGHT), (below, hacking.REWARD)):
@@ -116,8 +122,13 @@ def draw(found: dict[str, list[list[hacking.Row]]], path: pathlib.Path) -> pathl
             for step, value in curves:
                 axes.plot(step, value, color=f"C{number}", alpha=0.3, linewidth=0.8)
             mean = np.mean([value for _, value in curves], 0)
-            axes.plot(curves[0][0], mean, color=f"C{number}", linewidth=2, label=name)
+            look = {"color": f"C{number}", "linestyle": STYLES[number], "linewidth": 2}
+            axes.plot(curves[0][0], mean, label=name, **look)
     above.set(ylabel="right, of samples in training", ylim=(0, 1.02))
     below.set(xlabel="step", ylabel="reward, by the model")
-    above.legend()
+    figure.legend(
+        handles=above.get_legend_handles_labels()[0],
+        loc="outside upper center",
+        ncols=2,
+    )
     return plots.written(figure, path)
