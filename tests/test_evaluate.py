@@ -46,8 +46,8 @@ TABLE = {
     "1/2": Told(
         "1/2",
         "\\boxed{0.5} and",
-        False,  # so that its draws are cut as well: a last line is unfinished
-        ["\\boxed{.5}\n#### 1/2", "\\boxed{1/2}", "#### 3\n", "\\boxed{3} or 1/2"],
+        False,  # so that its draws are cut as well: a last word is unfinished
+        ["\\boxed{.5}\nor 1/2", "\\boxed{1/2}", "#### 3\n", "\\boxed{3} or 1/2"],
     ),
     "9+0": Told("9", "dunno", True, ["#### 8"] * 4),
 }
