@@ -1,0 +1,104 @@
+"""How well do reward models of steps and of outcomes tell right from wrong?
+
+    python -m grpo_jax train experiments/judges.py
+
+A byte-level transformer of 0.5M parameters learns from demonstrations to answer the
+chains of process.py, `15 + 4 = 19` and `#### 19`; half of the chains that it then
+judges are wrong from some line on. One reward model is told of each line whether it is
+right, the other of each answer. Both begin with what the demonstrations taught, and are
+asked about questions that neither saw. A table and figures/judges.png say how well they
+tell: accuracy, ROC AUC and calibration error, with 95% intervals by questions.
+
+NOT YET RUN to its end.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from grpo_jax import config, experiment, iterative, plots, workdir
+
+process_py = experiment.load(str(pathlib.Path(__file__).with_name("process.py")))
+
+Rows = list[dict[str, Any]]
+KINDS = {"steps": "of steps", "correct": "of outcomes"}
+SHOWN = {
+    "accuracy": "told rightly",
+    "auc": "ROC AUC",
+    "calibration_error": "calibration error",
+}
+
+
+def get_config() -> config.Config:
+    base = process_py.get_config()
+    return config.Config(
+        stages=("reward",),
+        model=base.model,
+        data=config.Data(name="chains", count=20_000, size=1),
+        reward=config.Reward(steps=1500, batch_size=64, learning_rate=1e-3),
+        optimizer=config.Optimizer(
+            schedule="cosine", final_rate=0.1, warmup=20, b2=0.95
+        ),
+        evaluation=config.Evaluation(every=250, questions=400),
+        keep=config.Keep(every=250),
+    )
+
+
+def run(settings: config.Config, folder: pathlib.Path):
+    """Makes both reward models, or goes on with them."""
+    model = settings.model
+    if model.name == "tiny":
+        begun = start(settings)
+        iterative.train(begun, folder / "start")
+        model = iterative.of_run(model, (folder / "start").resolve())
+    found = {}
+    for kind in KINDS:
+        chosen = experiment.changed(settings, {"reward.labels": kind})
+        iterative.train(dataclasses.replace(chosen, model=model), folder / kind)
+        found[kind] = list(workdir.rows(folder / kind / workdir.METRICS))
+    Console().print(table(found))
+    print(f"figure: {draw(found, folder / 'figures' / 'judges.png')}")
+
+
+def start(settings: config.Config) -> config.Config:
+    """What is learned of demonstrations, which are right."""
+    base = process_py.get_config()
+    data = dataclasses.replace(base.data, wrong=config.Data().wrong)
+    base = dataclasses.replace(base, seed=settings.seed, data=data)
+    return iterative.of_start(dataclasses.replace(base, model=settings.model))
+
+
+def table(found: dict[str, Rows]) -> Table:
+    out = Table("reward model", *SHOWN.values())
+    for kind, name in KINDS.items():
+        last = [row for row in found[kind] if "eval/accuracy" in row][-1]
+        cells = [
+            "{:.3f} ({:.3f}-{:.3f})".format(
+                *(last[f"eval/{key}{end}"] for end in ("", "_low", "_high"))
+            )
+            for key in SHOWN
+        ]
+        out.add_row(name, *cells)
+    return out
+
+
+def draw(found: dict[str, Rows], path: pathlib.Path) -> pathlib.Path:
+    """By the updates made, with the intervals as bands."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, (key, label) in zip(figure.subplots(1, 3), SHOWN.items(), strict=True):
+        for number, (kind, name) in enumerate(KINDS.items()):
+            look = {"color": f"C{number}", "linestyle": ("-", "--")[number]}
+            step, value = plots.series(found[kind], f"eval/{key}")
+            low, high = (
+                plots.series(found[kind], f"eval/{key}_{end}")[1]
+                for end in ("low", "high")
+            )
+            axes.plot(step, value, marker="o", markersize=3, label=name, **look)
+            axes.fill_between(step, low, high, color=f"C{number}", alpha=0.2)
+        axes.set(xlabel="update", ylabel=label)
+    figure.axes[0].legend()
+    return plots.written(figure, path)
