@@ -9,7 +9,17 @@ right, the other of each answer. Both begin with what the demonstrations taught,
 asked about questions that neither saw. A table and figures/judges.png say how well they
 tell: accuracy, ROC AUC and calibration error, with 95% intervals by questions.
 
-NOT YET RUN to its end.
+Measured on two answers to each of 142 held-out questions, seed 0 (2026-11-30, 20
+minutes on two CPU cores that other work shared), after 1,500 updates:
+
+    reward model   told rightly          ROC AUC               calibration error
+    of steps       0.715 (0.656-0.767)   0.741 (0.674-0.798)   0.277 (0.227-0.334)
+    of outcomes    0.718 (0.633-0.791)   0.790 (0.701-0.858)   0.274 (0.205-0.355)
+
+There are no more than 1,368 chains of one move, and both know those that they learned
+from by heart: held out, they tell no better from update 750 on and are ever more sure,
+so that the calibration error rises from 0.10 and 0.13 at its least. The best of it is
+early; longer chains, of which there are more, are not tried.
 """
 
 import dataclasses
