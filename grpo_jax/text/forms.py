@@ -44,18 +44,12 @@ WIDE |= str.maketrans({"π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "°": 
 WIDE |= str.maketrans({"√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne "})
 WIDE |= str.maketrans({"×": r"\times ", "÷": r"\div ", "·": r"\cdot "})
 WIDE |= str.maketrans({"²": "^2", "³": "^3"})
-SIGNS = {
-    "$": "dollars",
-    "\\$": "dollars",
-    "€": "euros",
-    "£": "GBP",
-    "¥": "yen",
-}  # of money
+# Of money; of pounds it is not told which.
+SIGNS = {"$": "dollars", "\\$": "dollars", "€": "euros", "£": "pounds", "¥": "yen"}
 MONEY = re.compile(r"(\s*-?\s*)(\\?\$|[€£¥])(\s*[\d.][^$]*)", re.DOTALL)
-# What stands between digits parts them, but where it parts thousands.
-PARTED = re.compile(r"(?<=\d)(?:\\?\$|\\[()\[\]]|[€£¥]|\\[!,](?!\d{3}(?!\d)))+(?=\d)")
 DRESS = [
-    (PARTED.pattern, " "),
+    # What stands between digits parts them, but where it parts thousands.
+    (r"(?<=\d)(?:\\?\$|\\[()\[\]]|[€£¥]|\\[!,](?!\d{3}(?!\d)))+(?=\d)", " "),
     (r"\\?\$|(?<!\\)\\[()\[\]]|(?<!\\)\\[!,]|[€£¥]", ""),
     (r"(?<!\\)\\[;:> ]|(?<!\\)\\q?quad(?![a-zA-Z])|~|\s", " "),
     (r"\\(?:left|right|displaystyle|[bB]ig[gG]?[lr]?)(?![a-zA-Z])", ""),

@@ -189,6 +189,7 @@ def test_other_units_are_other_answers():
         (r"5\text{ feet per second}", "5 seconds per foot"),
     ]:
         assert not right(said, gold) and right("18" if "18" in gold else "5", gold)
+    assert right("£18", "18", "What does it cost, if tea costs £2?")
     assert right("18 mph", r"18\text{ miles per hour}")
     assert right("18 sq. ft", r"18\text{ square feet}")
 
