@@ -10,9 +10,10 @@ two further runs of an answer's length as well, the two rewards summed, or each
 normalised within its group before (GDPO). All three are told the length. A table and
 figures/learning.png show both rewards, the KL, and how various groups are.
 
-NOT YET RUN to its end: on two CPU cores the reward model takes 35 minutes, each policy
-20. The dialogues come from the hub, or from the folder that the variable GRPO_JAX_DATA
-names.
+NOT YET RUN to its end. The reward model tells 65.6% (95%: 53.4 to 76.1) of 64 held-out
+pairs rightly, 50.0% before (2026-11-29; 42 minutes on two CPU cores that other work
+shared); a step of a policy takes 27 seconds there, when it is alone. The dialogues come
+from the hub, or from the folder that the variable GRPO_JAX_DATA names.
 """
 
 import pathlib
