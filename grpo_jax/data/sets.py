@@ -1,9 +1,10 @@
 """Data sets by name, by file, or of the hub: rows, each read into a problem.
 
-A name is looked up in the folder `GRPO_JAX_DATA` first, and on the hub if it is not
-there. A row that cannot be read is refused by file and line. One that has no question
-or no answer, as two of MATH's have, is left out and named; but one that prefers an
-answer to another asks its question, and nobody knows what is right.
+A known name is looked up in the folder `GRPO_JAX_DATA` first, and on the hub if it is
+not there; a file that is not there is, in that folder. A row that cannot be read is
+refused by file and line. One that has no question or no answer, as two of MATH's have,
+is left out and named; but one that prefers an answer to another asks its question, and
+nobody knows what is right.
 """
 
 import itertools
@@ -163,9 +164,8 @@ def _rows(
     name: str, split: str, source: Source | None, subset: str | None
 ) -> Iterable[tuple[str, Any]]:
     """Rows, each with where it stands."""
-    path = pathlib.Path(name)
+    path, folder = pathlib.Path(name), os.environ.get(FOLDER)
     if source is not None:
-        folder = os.environ.get(FOLDER)
         if folder is None or split not in source.files:
             if split in source.elsewhere[:1]:
                 return _of_hub(*source.elsewhere[1:])
@@ -173,10 +173,13 @@ def _rows(
             found = (_of_hub(hub, split, one) for one in subsets or [None])
             return itertools.chain.from_iterable(found)
         path = pathlib.Path(folder) / source.files[split]
+    elif folder is not None and not path.is_file():
+        path = pathlib.Path(folder) / path
     if path.suffix == ".jsonl":
         return _of_lines(path)
     if path.suffix == ".parquet":
-        return _numbered(name, _loaded("parquet", data_files=name, split="train"))
+        file = str(path)
+        return _numbered(file, _loaded("parquet", data_files=file, split="train"))
     return _of_hub(name, split, subset)
 
 

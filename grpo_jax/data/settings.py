@@ -20,7 +20,8 @@ class Data(Section):
 
     path: ClassVar[str] = "data"
     # sums and chains are generated; gsm8k, math, svamp, mgsm, mgsm-zh, cmath, humaneval
-    # and hh-rlhf are known by name; or it is a .jsonl or .parquet file, or a hub id.
+    # and hh-rlhf are known by name; or it is a .jsonl or .parquet file, also one in the
+    # folder that the variable GRPO_JAX_DATA names, or a hub id.
     name: str = "sums"
     subset: str | None = None  # its configuration, where a set of the hub has several
     split: str = "train"  # that is trained on

@@ -121,6 +121,22 @@ def test_parquet_is_read_as_well(tmp_path):
     assert [x.answer for x in sets.read(path, "train").all] == ["2"]
 
 
+@pytest.mark.parametrize("name", ["jsonl", "parquet"])
+def test_a_file_may_be_one_of_the_folder(name, tmp_path, monkeypatch):
+    """But one that is here comes first."""
+    there, here = tmp_path / "data", tmp_path / "here"
+    for number, folder in enumerate((there, here)):
+        (folder / "some").mkdir(parents=True)
+        rows = datasets.Dataset.from_list([{"question": "q", "answer": str(number)}])
+        write = {"jsonl": rows.to_json, "parquet": rows.to_parquet}[name]
+        write(folder / "some" / f"mine.{name}")
+    monkeypatch.setenv(sets.FOLDER, str(there))
+    monkeypatch.chdir(tmp_path)
+    assert sets.read(f"some/mine.{name}", "train").all[0].answer == "0"
+    monkeypatch.chdir(here)
+    assert sets.read(f"some/mine.{name}", "train").all[0].answer == "1"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
