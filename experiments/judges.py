@@ -66,10 +66,10 @@ def run(settings: config.Config, folder: pathlib.Path):
         iterative.train(begun, folder / "start")
         model = iterative.of_run(model, (folder / "start").resolve())
     found = {}
-    for kind in KINDS:
+    for kind, name in KINDS.items():
         chosen = experiment.changed(settings, {"reward.labels": kind})
         iterative.train(dataclasses.replace(chosen, model=model), folder / kind)
-        found[kind] = list(workdir.rows(folder / kind / workdir.METRICS))
+        found[name] = list(workdir.rows(folder / kind / workdir.METRICS))
     Console().print(table(found))
     print(f"figure: {draw(found, folder / 'figures' / 'judges.png')}")
 
@@ -84,8 +84,8 @@ def start(settings: config.Config) -> config.Config:
 
 def table(found: dict[str, Rows]) -> Table:
     out = Table("reward model", *SHOWN.values())
-    for kind, name in KINDS.items():
-        last = [row for row in found[kind] if "eval/accuracy" in row][-1]
+    for name, rows in found.items():
+        last = [row for row in rows if "eval/accuracy" in row][-1]
         cells = [
             "{:.3f} ({:.3f}-{:.3f})".format(
                 *(last[f"eval/{key}{end}"] for end in ("", "_low", "_high"))
@@ -100,12 +100,11 @@ def draw(found: dict[str, Rows], path: pathlib.Path) -> pathlib.Path:
     """By the updates made, with the intervals as bands."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for axes, (key, label) in zip(figure.subplots(1, 3), SHOWN.items(), strict=True):
-        for number, (kind, name) in enumerate(KINDS.items()):
-            look = {"color": f"C{number}", "linestyle": ("-", "--")[number]}
-            step, value = plots.series(found[kind], f"eval/{key}")
+        for number, (name, rows) in enumerate(found.items()):
+            look = {"color": f"C{number}", "linestyle": ("-", "--", ":")[number]}
+            step, value = plots.series(rows, f"eval/{key}")
             low, high = (
-                plots.series(found[kind], f"eval/{key}_{end}")[1]
-                for end in ("low", "high")
+                plots.series(rows, f"eval/{key}_{end}")[1] for end in ("low", "high")
             )
             axes.plot(step, value, marker="o", markersize=3, label=name, **look)
             axes.fill_between(step, low, high, color=f"C{number}", alpha=0.2)
