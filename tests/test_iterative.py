@@ -252,9 +252,9 @@ PREFERRING = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rounds", [0, 1])
-def test_a_judge_of_preferences_comes_first(rounds, tmp_path):
-    """Of a file that says of no answer that it is right: so nothing is examined, and
-    the judge is that of all rounds."""
+def test_a_judge_of_preferences_comes_first(rounds, tmp_path, capsys):
+    """Of a file that says of no answer that it is right: so nothing is examined, nor is
+    that advised, and the judge is that of all rounds."""
     rows = [
         {"question": f"{i}+{i}=", "chosen": str(i), "rejected": str(-i - 1)}
         for i in range(30)
@@ -277,6 +277,8 @@ def test_a_judge_of_preferences_comes_first(rounds, tmp_path):
     assert all(np.isfinite(row["reward/model"]) for row in learned[1:])
     assert [row["kl"] == 0 for row in learned[1:]] == [True, False] * (rounds + 1)
     assert found.metrics["step"] == 2 * (rounds + 1)
+    said = capsys.readouterr().out
+    assert "figure: " in said and "evaluate" not in said
 
 
 def test_what_cannot_be_is_refused_with_a_remedy(made, tmp_path):
