@@ -7,10 +7,12 @@ chains of process.py, `15 + 4 = 19` and `#### 19`; half of the chains that it th
 judges are wrong from some line on. One reward model is told of each line whether it is
 right, the other of each answer. Both begin with what the demonstrations taught, and are
 asked about questions that neither saw. A table and figures/judges.png say how well they
-tell: accuracy, ROC AUC and calibration error, with 95% intervals by questions.
+tell: accuracy, ROC AUC and calibration error, with 95% intervals by questions; and how
+many of what they judge are good, which is how often one is right who says so of all.
 
-Measured on two answers to each of 142 held-out questions, seed 0 (2026-11-30, 20
-minutes on two CPU cores that other work shared), after 1,500 updates:
+Measured on two answers to each of 142 held-out questions, one of them right, line by
+line, and seed 0 (2026-11-30, 20 minutes on two CPU cores that other work shared), after
+1,500 updates:
 
     reward model   told rightly          ROC AUC               calibration error
     of steps       0.715 (0.656-0.767)   0.741 (0.674-0.798)   0.277 (0.227-0.334)
@@ -83,7 +85,7 @@ def start(settings: config.Config) -> config.Config:
 
 
 def table(found: dict[str, Rows]) -> Table:
-    out = Table("reward model", *SHOWN.values())
+    out = Table("reward model", *SHOWN.values(), "good")
     for name, rows in found.items():
         last = [row for row in rows if "eval/accuracy" in row][-1]
         cells = [
@@ -92,7 +94,7 @@ def table(found: dict[str, Rows]) -> Table:
             )
             for key in SHOWN
         ]
-        out.add_row(name, *cells)
+        out.add_row(name, *cells, f"{last['eval/good']:.3f}")
     return out
 
 

@@ -19,6 +19,8 @@ from grpo_jax import (
 from grpo_jax.data.verdicts import Preference, Solution
 from grpo_jax.stage import State
 
+GOOD = evaluate.PREFIX + "good"
+
 
 class Reward(stages.Offline):
     """Preferences, or labelled completions."""
@@ -118,7 +120,8 @@ def summary_of_labels(
     label: Float[np.ndarray, "N"],
     question: Int[np.ndarray, "N"],
 ) -> dict[str, float]:
-    """How often good is told from bad, at a logit of 0 and in their order.
+    """How often good is told from bad, at a logit of 0 and in their order; and how many
+    are good, for who says so of all is right as often.
 
     Intervals, of the area under the ROC curve too, take labels of one question for what
     they are: alike (see accuracy.clustered).
@@ -127,7 +130,7 @@ def summary_of_labels(
     loss = label * np.logaddexp(0, -logit) + (1 - label) * np.logaddexp(0, logit)
     found = _summary((logit > 0) == is_good, p, is_good, loss, question)
     area = accuracy.auc_clustered(logit, is_good, question)
-    return found | _named(area, "auc")
+    return found | _named(area, "auc") | {GOOD: float(is_good.mean())}
 
 
 def _summary(is_right, probability, is_good, loss, question) -> dict[str, float]:

@@ -106,6 +106,7 @@ def test_numbers_of_labels():
     logit, label = np.array([2.0, 1.0, -1.0]), np.array([1.0, 0.0, 0.25])
     found = reward_stage.summary_of_labels(logit, label, np.array([7, 7, 3]))
     np.testing.assert_allclose(found["eval/accuracy"], 2 / 3)
+    np.testing.assert_allclose(found["eval/good"], 1 / 3)
     loss = np.log(1 + np.exp(-2)) + np.log(1 + np.exp(1))
     loss += 0.25 * np.log(1 + np.exp(1)) + 0.75 * np.log(1 + np.exp(-1))
     np.testing.assert_allclose(found["eval/loss"], loss / 3)

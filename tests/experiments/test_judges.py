@@ -21,6 +21,7 @@ def trained(monkeypatch):
         trained[folder.name] = settings
         folder.mkdir(parents=True)
         told = {f"eval/{key}{end}" for key in module.SHOWN for end in ENDS}
+        told.add("eval/good")
         first = 0.5 if folder.name == "steps" else 0.7
         rows = [{"step": i, **dict.fromkeys(told, first + i / 10)} for i in (0, 1)]
         lines = "".join(json.dumps(row) + "\n" for row in [*rows, {"step": 2}])
