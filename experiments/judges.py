@@ -111,5 +111,6 @@ def draw(found: dict[str, Rows], path: pathlib.Path) -> pathlib.Path:
             axes.plot(step, value, marker="o", markersize=3, label=name, **look)
             axes.fill_between(step, low, high, color=f"C{number}", alpha=0.2)
         axes.set(xlabel="update", ylabel=label)
-    figure.axes[0].legend()
+    handles = figure.axes[0].get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return plots.written(figure, path)

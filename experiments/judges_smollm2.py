@@ -10,7 +10,20 @@ nothing. A table and figures/judges.png show accuracy, ROC AUC and calibration e
 with 95% intervals by questions. The files lie in the folder that the variable
 GRPO_JAX_DATA names.
 
-NOT YET RUN.
+Measured on 50 held-out questions each, seed 0 (2026-11-30, 46 minutes on two CPU
+cores), after 40 updates, of 8 solutions of PRM800K (3,324 there are) or 4 of
+ProcessBench (of 174, so nearly all of them once):
+
+    reward model of        told rightly         ROC AUC              calibration  good
+    steps, PRM800K         0.705 (0.627-0.773)  0.572 (0.461-0.675)  0.144        .800
+    steps, ProcessBench    0.870 (0.814-0.911)  0.609 (0.482-0.723)  0.067        .885
+    answers, ProcessBench  0.596 (0.461-0.718)  0.659 (0.500-0.789)  0.123        .577
+    calibration error's interval: 0.090-0.221, 0.000-0.134, 0.000-0.294
+
+That is next to nothing: no area is told from one half, or barely, and to call all steps
+good would be right more often. What 40 updates teach is how many are good (calibration
+errors were 0.71, 0.76 and 0.35 before). So small a model and so few solutions do not
+make a judge of mathematics; more of either is not tried.
 """
 
 import pathlib
