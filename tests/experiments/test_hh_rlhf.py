@@ -33,14 +33,14 @@ def test_arms_are_told_both_rewards_and_differ_in_what_counts(tmp_path):
 
 @pytest.fixture
 def made(tmp_path, monkeypatch, capsys):
-    """Where, what it trained, what it said; arm i rises from i + 1 to i + 16."""
+    """Where, what it trained, what it said; arm i rises from i + 1 to i + 10."""
     trained = []
 
     def train(settings, folder, rewards=None):
         trained.append((folder.name, settings.stages, rewards))
         rows = [
             {"step": step, **dict.fromkeys(module.SHOWN, int(folder.name[-1]) + step)}
-            for step in range(1, 17)
+            for step in range(1, 11)
             if folder.name != "judge"
         ]
         folder.mkdir()
@@ -59,4 +59,4 @@ def test_one_judge_judges_all_arms(made):
     expected = [(f"arm-{i}", ("online",), module.REWARDS) for i in range(3)]
     assert trained[1:] == expected
     assert (folder / "figures" / "learning.png").stat().st_size > 10_000
-    assert "4.5 → 12" in said and "5.5 → 14" in said and "6.5 → 14" in said
+    assert "3 → 8" in said and "4 → 9" in said and "5 → 10" in said
