@@ -1,7 +1,7 @@
 """Data sets by name, by file, or of the hub: rows, each read into a problem.
 
 A known name is looked up in the folder `GRPO_JAX_DATA` first, and on the hub if it is
-not there; a file that is not there is, in that folder. A row that cannot be read is
+not there; a file's path may begin in that folder as well. A row that cannot be read is
 refused by file and line. One that has no question or no answer, as two of MATH's have,
 is left out and named; but one that prefers an answer to another asks its question, and
 nobody knows what is right.
@@ -174,7 +174,8 @@ def _rows(
             return itertools.chain.from_iterable(found)
         path = pathlib.Path(folder) / source.files[split]
     elif folder is not None and not path.is_file():
-        path = pathlib.Path(folder) / path
+        there = pathlib.Path(folder) / path
+        path = there if there.is_file() else path  # one that is nowhere keeps its name
     if path.suffix == ".jsonl":
         return _of_lines(path)
     if path.suffix == ".parquet":

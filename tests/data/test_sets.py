@@ -156,8 +156,10 @@ def test_a_bad_row_is_refused_by_its_line(text, message, tmp_path):
         sets.read(str(path), "train")
 
 
-def test_a_file_that_is_not_there_is_refused():
-    with pytest.raises(Refused, match=r"nowhere\.jsonl is not there; data.name names"):
+def test_a_file_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    """By the name that was given, wherever it was looked for."""
+    monkeypatch.setenv(sets.FOLDER, str(tmp_path))
+    with pytest.raises(Refused, match=r"^nowhere\.jsonl is not there; data.name names"):
         sets.read("nowhere.jsonl", "train")
 
 
