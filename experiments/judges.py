@@ -10,9 +10,9 @@ asked about questions that neither saw. A table and figures/judges.png say how w
 tell: accuracy, ROC AUC and calibration error, with 95% intervals by questions; and how
 many of what they judge are good, which is how often one is right who says so of all.
 
-Measured on two answers to each of 142 held-out questions, one of them right, line by
-line, and seed 0 (2026-11-30, 20 minutes on two CPU cores that other work shared), after
-1,500 updates:
+Measured on two answers to each of 142 held-out questions, one with all lines right and
+one with none, seed 0 (2026-11-30, 20 minutes on two CPU cores that other work shared),
+after 1,500 updates:
 
     reward model   told rightly          ROC AUC               calibration error
     of steps       0.715 (0.656-0.767)   0.741 (0.674-0.798)   0.277 (0.227-0.334)
@@ -67,11 +67,21 @@ def run(settings: config.Config, folder: pathlib.Path):
         begun = start(settings)
         iterative.train(begun, folder / "start")
         model = iterative.of_run(model, (folder / "start").resolve())
-    found = {}
+    judges = {}
     for kind, name in KINDS.items():
         chosen = experiment.changed(settings, {"reward.labels": kind})
-        iterative.train(dataclasses.replace(chosen, model=model), folder / kind)
-        found[name] = list(workdir.rows(folder / kind / workdir.METRICS))
+        judges[name] = folder / kind, dataclasses.replace(chosen, model=model)
+    compare(judges, folder)
+
+
+def compare(
+    judges: dict[str, tuple[pathlib.Path, config.Config]], folder: pathlib.Path
+):
+    """Makes each in its place, or goes on with it; then the table and the figure."""
+    found = {}
+    for name, (place, chosen) in judges.items():
+        iterative.train(chosen, place)
+        found[name] = list(workdir.rows(place / workdir.METRICS))
     Console().print(table(found))
     print(f"figure: {draw(found, folder / 'figures' / 'judges.png')}")
 

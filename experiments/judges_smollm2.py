@@ -10,9 +10,9 @@ nothing. A table and figures/judges.png show accuracy, ROC AUC and calibration e
 with 95% intervals by questions. The files lie in the folder that the variable
 GRPO_JAX_DATA names.
 
-Measured on 50 held-out questions each, seed 0 (2026-11-30, 46 minutes on two CPU
-cores), after 40 updates, of 8 solutions of PRM800K (3,324 there are) or 4 of
-ProcessBench (of 174, so nearly all of them once):
+Measured on 50 held-out questions each, seed 0 (2026-11-30, 46 minutes on two CPU cores
+that other work shared), after 40 updates, of 8 solutions of PRM800K (3,324 there are)
+or 4 of ProcessBench (of 174, so nearly all of them once):
 
     reward model of        told rightly         ROC AUC              calibration  good
     steps, PRM800K         0.705 (0.627-0.773)  0.572 (0.461-0.675)  0.144        .800
@@ -29,9 +29,7 @@ make a judge of mathematics; more of either is not tried.
 import pathlib
 from typing import Any
 
-from rich.console import Console
-
-from grpo_jax import config, experiment, iterative, workdir
+from grpo_jax import config, experiment
 from grpo_jax.models.settings import Model, Numerics
 
 judges = experiment.load(str(pathlib.Path(__file__).with_name("judges.py")))
@@ -60,10 +58,8 @@ def get_config() -> config.Config:
 
 def run(settings: config.Config, folder: pathlib.Path):
     """Makes the three reward models, or goes on with them."""
-    found = {}
+    made = {}
     for number, (name, changes) in enumerate(JUDGES.items()):
         place = folder / f"judge-{number}"
-        iterative.train(experiment.changed(settings, changes), place)
-        found[name] = list(workdir.rows(place / workdir.METRICS))
-    Console().print(judges.table(found))
-    print(f"figure: {judges.draw(found, folder / 'figures' / 'judges.png')}")
+        made[name] = place, experiment.changed(settings, changes)
+    judges.compare(made, folder)

@@ -19,8 +19,6 @@ from grpo_jax import (
 from grpo_jax.data.verdicts import Preference, Solution
 from grpo_jax.stage import State
 
-GOOD = evaluate.PREFIX + "good"
-
 
 class Reward(stages.Offline):
     """Preferences, or labelled completions."""
@@ -130,7 +128,8 @@ def summary_of_labels(
     loss = label * np.logaddexp(0, -logit) + (1 - label) * np.logaddexp(0, logit)
     found = _summary((logit > 0) == is_good, p, is_good, loss, question)
     area = accuracy.auc_clustered(logit, is_good, question)
-    return found | _named(area, "auc") | {GOOD: float(is_good.mean())}
+    good = {evaluate.PREFIX + "good": float(is_good.mean())}
+    return found | _named(area, "auc") | good
 
 
 def _summary(is_right, probability, is_good, loss, question) -> dict[str, float]:

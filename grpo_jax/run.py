@@ -384,8 +384,9 @@ class _Driver:
             path = self.folder / "figures" / "learning.png"
             if is_new or not path.exists():
                 plots.learning(rows, path)
-            can = self.given is None and self.is_policy and self.run.task.has_answers
-            self.screen.end(rows, path, self.folder if can else None)
+            can_answer = self.given is None and self.is_policy
+            can_be_right = can_answer and self.run.task.has_answers
+            self.screen.end(rows, path, self.folder if can_be_right else None)
         crossing.agreed(0)  # none leaves while the first is still needed
         model = load.Model(
             self.found.spec, params, self.found.tokenizer, self.found.generation

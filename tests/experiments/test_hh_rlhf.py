@@ -28,6 +28,7 @@ def test_arms_are_told_both_rewards_and_differ_in_what_counts(tmp_path):
     for one in made:
         assert one.rewards.functions == ("model", "brief")
         assert one.reward_model.name == str(tmp_path)
+        assert one.data.held_out > 0.9 > module.get_config().data.held_out
     assert set(module.REWARDS) == {"brief"}
 
 
