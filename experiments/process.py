@@ -9,12 +9,19 @@ to answer `Start with 15. Add 4. What is the result?` by the line `15 + 4 = 19` 
 answer behind `####`. Of ten demonstrations seven give an answer that is one too high,
 below a line that is right. The outcome is wrong then; of the steps, only the last is.
 
-It does not show here, with seed 0 (2026-11-29, four minutes a run on two CPU cores).
-Greedy accuracy on 200 held-out questions went from 23.0% (95%: 17.7-29.3) to 22.5%
-(17.3-28.8) with rewards of steps, and to 16.5% (12.0-22.3) with those of outcomes. What
-samples earned rose from 0.35 to 0.42, and from 0.28 to 0.39, over 60 updates. The
-number of lines stayed what was asked for. A start that calculates better, more updates
-and other seeds are not tried. Earlier pilots on right demonstrations, at a learning
+Which of the two is better does not show here, with seed 0. Greedy accuracy on 200
+held-out questions, with 95% intervals, before and after 60 updates on two machines of
+two CPU cores each, whose sums differ in their last bits and so, soon, in all draws:
+
+    2026-11-29, 4 minutes a run   before 23.0 (17.7-29.3)
+        rewards of steps 22.5 (17.3-28.8), of outcomes 16.5 (12.0-22.3)
+    2026-11-30, 2 minutes a run   before 22.0 (16.8-28.2)
+        rewards of steps 31.0 (25.0-37.7), of outcomes 30.0 (24.1-36.7)
+
+What one run gains or loses in so short a time is luck as much as method. On the first
+machine what samples earned rose from 0.35 to 0.42, and from 0.28 to 0.39; the number of
+lines stayed what was asked for. A start that calculates better, more updates and
+other seeds are not tried. Earlier pilots on right demonstrations, at a learning
 rate of 5e-4, learned nothing either: a policy that cannot calculate is not taught to in
 60 updates.
 """
