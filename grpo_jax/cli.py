@@ -19,6 +19,9 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
                  how often a model's answers are right, and how sure that is
   label MODEL --data SET [--solutions G] [--completions N] [--completer OTHER] ...
                  label the steps of a model's solutions, by what completions come to
+  reproduce FIGURE [--seeds N] [--jobs N] [--smoke]
+                 a figure of the paper in miniature, from nothing: all runs that are
+                 missing, then the drawing
   sample MODEL TEXT [--n N] [--temperature T] ...
                  what a model answers
   models [MODEL] the models known by name, and what is on this machine
@@ -182,3 +185,4 @@ for _name in ("sample", "models", "convert"):
     COMMANDS[_name] = of_models("model_commands", _name)
 COMMANDS["evaluate"] = of_models("evaluation", "main")
 COMMANDS["label"] = of_models("labelling", "main")
+COMMANDS["reproduce"] = of_models("reproduce", "main")

@@ -23,9 +23,9 @@ FLOORS = [
     {"tree", "unified", "losses/value", "models/spec", "models/settings", "training"}
     | {"text/vocabulary", "packing", "algorithm", "data/settings", "data/problem"}
     | {"rewards/settings", "rewards/calls", "workdir", "processes", "text/forms"}
-    | {"rewards/paper", "data/verdicts", "plots", "text/diversity"},
+    | {"rewards/paper", "data/verdicts", "plots", "text/diversity", "contrast"},
     {"sampling/settings", "replay", "data/arithmetic", "data/sets", "rewards/strict"}
-    | {"rewards/shaping", "rewards/code"},
+    | {"rewards/shaping", "rewards/code", "sweep"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
     | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"}
     | {"shepherd"},
@@ -38,7 +38,7 @@ FLOORS = [
     | {"display", "labels"},
     {"advantages/estimate", "experiment", "models/transformer", "resumed"},
     {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
-    | {"sampling/decode"},
+    | {"sampling/decode", "reproduce"},
     {"prepare", "scoring", "models/memory"},
     {"train_step"},
     {"programs"},

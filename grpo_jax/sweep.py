@@ -1,0 +1,344 @@
+"""Points of a sweep: commands of this package, each in a process of its own.
+
+    ROOT/NAME/               what a point writes
+    ROOT/points/NAME.log     what it says, beside
+    ROOT/points/NAME.json    its command and its seconds, when it is done
+    ROOT/points/NAME.lock    held while it runs
+
+A point is made once. The same sweep started again skips those that are done; all else
+goes on where it was, as every command does. A point's lock belongs to the process that
+runs it, not to the one that started it: if the latter is killed, the point runs on, and
+who starts the sweep again, or another that shares the point, waits for its end.
+"""
+
+import collections
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from grpo_jax import workdir
+from grpo_jax.section import Refused
+
+POINTS = "points"
+OUT = {  # how a command is told where to write, and what within a point's folder
+    "train": ("--workdir", "."),
+    "label": ("--out", "."),
+    "evaluate": ("--out", "evaluation.json"),
+}
+PAUSE = 0.2  # seconds between two looks at what runs
+REFUSED, STOPPED = 2, 33  # exit codes of commands
+
+
+class Made(NamedTuple):
+    """A path within what another point makes, which is needed for this one."""
+
+    name: str
+    path: str = "."
+
+
+class Point(NamedTuple):
+    """A command with what it is about, and settings by name."""
+
+    command: str
+    subject: str | Made
+    settings: Mapping[str, Any] = {}
+
+    @property
+    def needs(self) -> set[str]:
+        """The points that must be done before."""
+        given = self.subject, *self.settings.values()
+        return {one.name for one in given if isinstance(one, Made)}
+
+
+Points = Mapping[str, Point]
+
+
+def words(point: Point, name: str, root: pathlib.Path) -> list[str]:
+    """The command line, behind `python -m grpo_jax`."""
+    option, within = OUT[point.command]
+    found = [point.command, *_said(point.subject, root)]
+    found += [option, str(root / name / within)]
+    for setting, value in point.settings.items():
+        found += [f"--{setting.replace('_', '-')}", *_said(value, root)]
+    return found
+
+
+def _said(value: Any, root: pathlib.Path) -> list[str]:
+    if isinstance(value, Made):
+        return [str(root / value.name / value.path)]
+    if isinstance(value, tuple | list):
+        return [word for one in value for word in _said(one, root)]
+    return [str(value)]
+
+
+def check(points: Points):
+    """Refuses what could not be carried through."""
+    for name, point in points.items():
+        if point.command not in OUT:
+            raise Refused(
+                f"point {name} is a {point.command!r}; there are {', '.join(OUT)}."
+            )
+        for other in sorted(point.needs - points.keys()):
+            raise Refused(f"point {name} needs {other}, which is none of the sweep.")
+    left = dict(points)
+    while left:
+        free = [name for name, point in left.items() if not point.needs & left.keys()]
+        if not free:
+            raise Refused(f"points need each other in a ring: {', '.join(left)}.")
+        for name in free:
+            del left[name]
+
+
+class Done(NamedTuple):
+    """What is written of a point that is done."""
+
+    words: list[str]
+    seconds: float  # of the process that ended it, and of others before it
+    code: str  # digest of the package
+
+
+def done(name: str, root: pathlib.Path) -> Done | None:
+    path = beside(name, root, "json")
+    return Done(**json.loads(path.read_text())) if path.exists() else None
+
+
+def beside(name: str, root: pathlib.Path, kind: str) -> pathlib.Path:
+    return root / POINTS / f"{name}.{kind}"
+
+
+@contextlib.contextmanager
+def _claimed(path: pathlib.Path) -> Iterator[int | None]:
+    """A lock that a child may inherit and keep; None: another has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file.fileno()
+
+
+class Child(NamedTuple):
+    """A point that runs, and on which cores."""
+
+    process: subprocess.Popen
+    cores: frozenset[int]
+    since: float
+
+
+class Failed(NamedTuple):
+    """How a point ended that is not done, and the last that it said."""
+
+    code: int
+    said: str
+
+
+class Outcome(NamedTuple):
+    failed: dict[str, Failed]
+    left: list[str]  # neither failed nor done: stopped, or in need of what failed
+    is_stopped: bool
+
+
+class Sweep:
+    """Runs points, so many at a time, on cores of their own."""
+
+    def __init__(
+        self, points: Points, root: pathlib.Path, jobs: int = 1, tries: int = 2
+    ):
+        check(points)
+        for name, value in (("jobs", jobs), ("tries", tries)):
+            if value < 1:
+                raise Refused(f"--{name} is {value}; it must be at least 1.")
+        self.points, self.root, self.tries = points, root, tries
+        cores = sorted(os.sched_getaffinity(0))
+        self.free = [
+            frozenset(cores[job::jobs] or [cores[job % len(cores)]])
+            for job in range(jobs)
+        ]
+        self.running: dict[str, Child] = {}
+        self.failed: dict[str, Failed] = {}
+        self.tried: collections.Counter[str] = collections.Counter()
+        self.is_asked = False
+        self.code = workdir.digest(pathlib.Path(__file__).parent)
+
+    def run(self, board: "Board") -> Outcome:
+        """Until all are done or failed; or, on SIGTERM and Ctrl-C, all are saved."""
+        board.begin(self)
+        with self._asked(), board:
+            while not self.is_asked:
+                self._reap(board)
+                is_elsewhere = self._start()
+                if not (self.running or is_elsewhere):
+                    break
+                board.show(self)
+                time.sleep(PAUSE)
+            for child in self.running.values():
+                child.process.send_signal(signal.SIGTERM)
+            while self.running:
+                self._reap(board)
+                time.sleep(PAUSE)
+        return Outcome(self.failed, self.left(), self.is_asked)
+
+    def left(self) -> list[str]:
+        """Points that are neither done, nor running, nor failed."""
+        taken = self.running.keys() | self.failed.keys()
+        return [x for x in self.points if x not in taken and not self.is_done(x)]
+
+    def is_done(self, name: str) -> bool:
+        """As it is now: with other settings it goes on, or says why it cannot."""
+        found = done(name, self.root)
+        return found is not None and found.words == self._words(name)
+
+    def _words(self, name: str) -> list[str]:
+        return words(self.points[name], name, self.root)
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Children in the same terminal have heard Ctrl-C themselves; again, and all
+        end at once."""
+
+        def asked(number, frame):
+            if self.is_asked and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.is_asked = True
+
+        numbers = signal.SIGTERM, signal.SIGINT
+        before = {number: signal.signal(number, asked) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _start(self) -> bool:
+        """What can be; whether something is left that others run."""
+        is_elsewhere = False
+        for name in self.left():
+            if not self.free:
+                break
+            if not all(map(self.is_done, self.points[name].needs)):
+                continue
+            with _claimed(beside(name, self.root, "lock")) as lock:
+                if lock is None:
+                    is_elsewhere = True
+                elif not self.is_done(name):  # others may just have ended it
+                    self.running[name] = self._child(name, lock)
+        return is_elsewhere
+
+    def _child(self, name: str, lock: int) -> Child:
+        cores, ours = self.free.pop(0), os.sched_getaffinity(0)
+        self.tried[name] += 1
+        command = [sys.executable, "-m", "grpo_jax", *self._words(name)]
+        with beside(name, self.root, "log").open("a") as log:
+            log.write(f"$ python {shlex.join(command[1:])}\n")
+            log.flush()
+            os.sched_setaffinity(0, cores)  # which a child inherits
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[lock],
+                )
+            finally:
+                os.sched_setaffinity(0, ours)
+        return Child(process, cores, time.monotonic())
+
+    def _reap(self, board: "Board"):
+        """What has ended is done, has failed, or is tried once more."""
+        for name, child in list(self.running.items()):
+            code = child.process.poll()
+            if code is None:
+                continue
+            del self.running[name]
+            self.free.append(child.cores)
+            if code == 0:
+                seconds = time.monotonic() - child.since
+                found = Done(self._words(name), seconds, self.code)
+                text = json.dumps(found._asdict()) + "\n"
+                workdir.replace(beside(name, self.root, "json"), text)
+                board.ended(self, name, seconds)
+            elif not self._goes_on(name, code):
+                self.failed[name] = Failed(code, self._last(name))
+                board.failed(name, self.failed[name])
+
+    def _goes_on(self, name: str, code: int) -> bool:
+        """Whether a point that is not done yet may be: here, or in another sweep."""
+        if self.is_asked and code == STOPPED:
+            return True
+        return code != REFUSED and self.tried[name] < self.tries
+
+    def _last(self, name: str) -> str:
+        lines = beside(name, self.root, "log").read_text(errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "")
+
+
+class Board:
+    """What a person sees: how many are done, what runs, how long it will take.
+
+    A bar on a terminal, and a line for each point that ends elsewhere as well.
+    """
+
+    def __init__(self):
+        self.console = Console(highlight=False)
+        self.bar = Progress(
+            TextColumn("{task.completed}/{task.total}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.description}"),
+            console=self.console,
+        )
+        self.seconds: list[float] = []  # of the points that ended here
+
+    def begin(self, sweep: Sweep):
+        total, left = len(sweep.points), len(sweep.left())
+        self.task = self.bar.add_task("", total=total, completed=total - left)
+        self.tell(f"{sweep.root}: {total} points, {left} to run")
+
+    def __enter__(self):
+        if self.console.is_terminal:
+            self.bar.start()
+
+    def __exit__(self, *error):
+        self.bar.stop()
+
+    def show(self, sweep: Sweep):
+        running, failed = ", ".join(sweep.running), len(sweep.failed)
+        known = [self.remaining(sweep), f"{failed} failed" * bool(failed), running]
+        self.bar.update(self.task, description="; ".join(filter(None, known)))
+
+    def ended(self, sweep: Sweep, name: str, seconds: float):
+        self.seconds.append(seconds)
+        self.bar.advance(self.task)
+        total = len(sweep.points)
+        at = total - len(sweep.left()) - len(sweep.running) - len(sweep.failed)
+        told = [f"{at} of {total}: {name} done in {seconds:.0f} s"]
+        self.tell("; ".join([*told, *filter(None, [self.remaining(sweep)])]))
+
+    def failed(self, name: str, found: Failed):
+        self.tell(f"{name} failed with code {found.code}: {found.said}")
+
+    def tell(self, text: str):
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def remaining(self, sweep: Sweep) -> str:
+        """By the mean of the points that ended; nothing is known before one has."""
+        left = len(sweep.left()) + len(sweep.running) / 2
+        if not (self.seconds and left):
+            return ""
+        jobs = len(sweep.running) + len(sweep.free)
+        seconds = left * sum(self.seconds) / len(self.seconds) / jobs
+        return f"about {seconds / 60:.0f} minutes left"
