@@ -196,7 +196,8 @@ class Config(Section):
             self.need(name, chosen == plain, rule, remedy)
         for name in ("answer", "demonstration", "shots", "wrong"):
             self.data.need_read(name, False, rule, "another stage")
-        self.evaluation.need_read("samples", False, rule, "another stage")
+        for name in ("samples", "others"):
+            self.evaluation.need_read(name, False, rule, "another stage")
 
     def _check_reward_model(self):
         reads, of_outputs = self.rewards.asks_a_model, MODEL in self.rewards.functions

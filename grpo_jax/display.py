@@ -82,9 +82,7 @@ class Screen:
             self.said = time.monotonic()
             self.tell(f"{name} {step}  {numbers}")
         if has_examined:
-            low, high = row["eval/accuracy_low"], row["eval/accuracy_high"]
-            share = f"{row['eval/accuracy']:.1%} ({low:.1%} to {high:.1%})"
-            self.tell(f"{name}, step {step}: {share} of held-out {_asked(row)} right")
+            self.tell(f"{name}, step {step}: {_accuracy(row)}")
 
     def answers(self, table: Sequence[dict[str, Any]]):
         """A few samples: green what was worth more than others, red what less.
@@ -120,9 +118,7 @@ class Screen:
         ends = {row["stage"]: row["step"] for row in examined}
         shown = [*(row["step"] for row in examined[:1]), *ends.values()]
         for row in (row for row in examined if row["step"] in shown):
-            low, high = row["eval/accuracy_low"], row["eval/accuracy_high"]
-            share = f"{row['eval/accuracy']:.1%} (95%: {low:.1%} to {high:.1%})"
-            self.tell(f"step {row['step']}: {share} of held-out {_asked(row)} right")
+            self.tell(f"step {row['step']}: {_accuracy(row)}")
         self.tell(f"figure: {figure}")
         if folder is not None:
             self.tell(f"next: python -m grpo_jax evaluate {folder} --k 8")
@@ -133,8 +129,16 @@ class Screen:
             self.progress = None
 
 
-def _asked(row: dict[str, Any]) -> str:
-    return "labels" if row["stage"] == "reward" else "questions"
+def _accuracy(row: dict[str, Any]) -> str:
+    """Of what was held out, with its interval, and of other sets."""
+    share, low, high = (row[f"eval/accuracy{x}"] for x in ("", "_low", "_high"))
+    asked = "labels" if row["stage"] == "reward" else "questions"
+    told = f"{share:.1%} (95%: {low:.1%} to {high:.1%}) of held-out {asked} right"
+    for key in row:
+        name = key.removeprefix("eval/").removesuffix("/accuracy")
+        if key == f"eval/{name}/accuracy":
+            told += f"; of {name} {row[key]:.1%}"
+    return told
 
 
 def _verdict(row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from grpo_jax import accuracy, asking, crossing, learner, prng, stage
+from grpo_jax import accuracy, asking, crossing, learner, prng, stage, task
 from grpo_jax.asking import Asker
 from grpo_jax.data.problem import Problem
 from grpo_jax.models import transformer
@@ -32,8 +32,9 @@ class Examined(NamedTuple):
 class Examiner:
     """Asks the same questions each time, and draws the same way."""
 
-    def __init__(self, run: stage.Run, problems: Sequence[Problem]):
+    def __init__(self, run: stage.Run, problems: Sequence[Problem], number: int = 0):
         chosen, sampling = run.settings.evaluation, run.settings.sampling
+        self.number = number  # others draw other samples
         self.run, self.settings = run, chosen
         self.problems = problems[: chosen.questions]
         run = run._replace(grader=None)  # answers are read, and nobody else is asked
@@ -62,24 +63,14 @@ class Examiner:
         found = found.swapaxes(0, 1).reshape(each * processes, -1)
         return examined(self.names, found[: len(self.problems)])
 
-    def numbers(
-        self,
-        trained: learner.Learner,
-        learned: learner.State,
-        meanwhile: Callable[[], None] = lambda: None,
-    ) -> dict[str, float]:
-        """Of a policy, in a row of metrics."""
-        params = stage.published(self.run, self.greedy, trained, learned)
-        return summary(self.ks, self.examine(params, meanwhile))
-
     @property
     def ks(self) -> list[int]:
         return ks(self.settings.samples)
 
     @property
     def names(self) -> list[str]:
-        task = self.run.task
-        return names(self.ks, task.is_final, votes=not task.judges_programs)
+        known = self.run.task
+        return names(self.ks, known.is_final, votes=not known.judges_programs)
 
     def batch(
         self,
@@ -91,29 +82,29 @@ class Examiner:
 
         A row does not depend on the others.
         """
-        task = self.run.task
+        known = self.run.task
         asked = self._ask(self.greedy, params, numbers, meanwhile)
         texts = [text for (text,) in asked.texts]
         ends = [[group.length[0], group.has_ended[0]] for group in asked.groups]
         each = list(zip(asked.problems, texts, strict=True))
-        if task.judges_programs:
+        if known.judges_programs:
             right = self._passing(asked)[:, 0]
             there = [code.is_python(code.program(p.question, x)) for p, x in each]
         else:
             said = [
-                task.said(text, bool(ended))
+                known.said(text, bool(ended))
                 for text, (_, ended) in zip(texts, ends, strict=True)
             ]
-            right = list(map(task.is_right, asked.problems, said))
+            right = list(map(known.is_right, asked.problems, said))
             there = [one is not None for one in said]
         columns = [right, there, *np.transpose(ends)]
-        if task.is_final:
-            columns.append([task.is_right_in_paper(*one) for one in each])
+        if known.is_final:
+            columns.append([known.is_right_in_paper(*one) for one in each])
         found = np.array(columns, float).T
         if not self.ks:
             return found, texts
         drawn = self._ask(self.warm, params, numbers, meanwhile)
-        if task.judges_programs:
+        if known.judges_programs:
             right = self._passing(drawn).sum(-1).tolist()
             n = self.settings.samples
             more = [[accuracy.pass_at(k, c, n) for k in self.ks] for c in right]
@@ -130,7 +121,7 @@ class Examiner:
         self, asker: Asker, params, numbers: Sequence[int], meanwhile
     ) -> asking.Asked:
         problems = [self.problems[i] for i in numbers]
-        key = self.run.key(prng.Stream.EVALUATE, 0)
+        key = self.run.key(prng.Stream.EVALUATE, self.number)
         given = params, problems, numbers, key
         return asking.ask(asker, *given, meanwhile=meanwhile)
 
@@ -148,11 +139,36 @@ class Examiner:
         texts: Sequence[str],
         has_ended: Bool[np.ndarray, "G"],
     ) -> list[float]:
-        task = self.run.task
-        said = [task.said(*one) for one in zip(texts, has_ended.tolist(), strict=True)]
-        votes = task.votes(problem, said)
+        known = self.run.task
+        said = [known.said(*one) for one in zip(texts, has_ended.tolist(), strict=True)]
+        votes = known.votes(problem, said)
         passes = [accuracy.pass_at(k, votes.count(0), len(votes)) for k in self.ks]
         return passes + [accuracy.majority_at(k, votes, (0).__eq__) for k in self.ks]
+
+
+class Examiners:
+    """What a run held out, and other sets, whose numbers bear their names."""
+
+    def __init__(self, run: stage.Run):
+        self.of = {PREFIX: Examiner(run, run.task.held_out)}
+        for number, name in enumerate(run.settings.evaluation.others, 1):
+            other = task.other(run.settings, name, run.task, run.spec)
+            of_other = Examiner(run._replace(task=other), other.held_out, number)
+            self.of[f"{PREFIX}{name}/"] = of_other
+
+    def numbers(
+        self,
+        trained: learner.Learner,
+        learned: learner.State,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        """Of a policy, in a row of metrics."""
+        first = self.of[PREFIX]
+        params = stage.published(first.run, first.greedy, trained, learned)
+        found = {}
+        for prefix, one in self.of.items():
+            found |= summary(one.ks, one.examine(params, meanwhile), prefix)
+        return found
 
 
 def ks(samples: int) -> list[int]:
@@ -212,7 +228,9 @@ def compared(
     return out
 
 
-def summary(ks: Sequence[int], found: Examined) -> dict[str, float]:
+def summary(
+    ks: Sequence[int], found: Examined, prefix: str = PREFIX
+) -> dict[str, float]:
     """The numbers of a row of metrics."""
     share = accuracy.wilson(int(found.is_right.sum()), len(found.is_right))
     out = _with_interval("accuracy", share) | {
@@ -229,7 +247,7 @@ def summary(ks: Sequence[int], found: Examined) -> dict[str, float]:
         for k, of_questions in zip(of_kind, values.T, strict=True):
             interval = accuracy.bootstrap(of_questions, 0)
             out |= _with_interval(f"{name}@{k}", interval)
-    return {PREFIX + name: float(x) for name, x in out.items()}
+    return {prefix + name: float(x) for name, x in out.items()}
 
 
 def _with_interval(name: str, interval: accuracy.Interval) -> dict[str, float]:

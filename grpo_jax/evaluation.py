@@ -25,7 +25,7 @@ from grpo_jax import (
     task,
     workdir,
 )
-from grpo_jax.data.settings import FILES, GENERATED, Instruction, Wrapping
+from grpo_jax.data.settings import Instruction, Wrapping, asked
 from grpo_jax.examination import Examination
 from grpo_jax.models import settings
 from grpo_jax.section import Refused
@@ -39,8 +39,8 @@ class Options(NamedTuple):
     """
 
     model: line.Model  # tiny, smollm2-135m, a folder, a .gguf, a hub id, or a run's
-    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, a .jsonl or
-    # .parquet file, or a hub id; None: what the run was made for
+    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, chains-6 (six
+    # steps), a .jsonl or .parquet file, or a hub id; None: what the run was made for
     data: str | None = None
     split: str | None = None  # None: test; of the run's own data, what it held out
     question: str | None = None  # columns of a file, or of a set of the hub ...
@@ -114,11 +114,7 @@ def _examination(
             f"{chosen.data.name} prefers answers, and says of none that it is right. "
             "Give --data another set."
         )
-    examples = {p.question for p in known.train[: chosen.data.shots]}
-    # Of a set that has no splits all are asked, if it was named.
-    there = known.held_out or (known.train if given.data else [])
-    problems = [p for p in there if p.question not in examples]
-    problems = problems[: given.questions]
+    problems = task.to_ask(known, is_named=given.data is not None)[: given.questions]
     if not problems:
         raise Refused(f"{chosen.data.name} holds nothing to ask. Choose another split.")
     made = Examination(name, found, step, chosen, known, problems)
@@ -143,14 +139,8 @@ def _data(given: Options, own: config.Data | None, prompts: dict) -> config.Data
     if own is not None and own.name == name:
         changed = prompts | ({"test": given.split} if given.split else {})
         data = dataclasses.replace(own, **changed)
-    elif name in GENERATED and given.split is None:
-        data = config.Data(name=name, **prompts)
-    elif name.endswith(FILES) and given.split is None:
-        data = config.Data(name=name, held_out=0.0, **prompts)
     else:
-        split = given.split or "test"
-        first = "train" if prompts["shots"] else split  # examples are of `train`
-        data = config.Data(name=name, split=first, test=split, **prompts)
+        data = asked(name, given.split, **prompts)
     return inquiry.with_columns(given, data)
 
 

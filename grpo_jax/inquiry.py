@@ -7,13 +7,12 @@ import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 from grpo_jax import config, runs
-from grpo_jax.data.settings import GENERATED, KNOWN
+from grpo_jax.data.settings import GENERATED, KNOWN, PROMPTS
 from grpo_jax.models import settings
 from grpo_jax.section import Refused
 from grpo_jax.text.tokenizer import Tokenizer
 
 CHINESE = {"cmath", "mgsm-zh"}
-PROMPTS = "instruction", "wrapping", "shots"
 COLUMNS = "question", "answer"
 
 

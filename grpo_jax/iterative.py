@@ -90,6 +90,7 @@ def train(
 
 # How many rounds, and what no update changes by; the runs themselves say what changed.
 MAY_CHANGE = ("iterative.rounds", "evaluation.", "keep.", "training.mesh")
+OF_JUDGES = "every", "questions", "batch_size"  # of evaluation
 MAY_CHANGE += ("training.parts", "training.packed", "training.deterministic")
 
 
@@ -239,7 +240,8 @@ def of_judge(settings: config.Config, model: Model, data: config.Data) -> config
         reward=settings.reward,
         data=data,
         evaluation=dataclasses.replace(
-            settings.evaluation, samples=0, temperature=config.Evaluation().temperature
+            config.Evaluation(),
+            **{k: getattr(settings.evaluation, k) for k in OF_JUDGES},
         ),
         **_plain("sampling", "sft", "rft", "dpo"),
     )

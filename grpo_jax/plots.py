@@ -17,6 +17,9 @@ SHARES = {  # of a group's samples, how different they are: see `diversity`
 }
 
 
+OF_SETS = "C3", "C6", "C5", "0.3"  # colours of what a run is examined on
+
+
 def learning(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> pathlib.Path:
     """Accuracy on held-out questions with its interval, and the reward in training;
     below, where rows have them, the KL and how different the samples of a group are."""
@@ -108,20 +111,17 @@ def written(figure: Figure, path: pathlib.Path) -> pathlib.Path:
 
 
 def _accuracy(axes, rows: Sequence[dict]):
-    step, share = series(rows, "eval/accuracy")
-    if len(step):
-        _, low = series(rows, "eval/accuracy_low")
-        _, high = series(rows, "eval/accuracy_high")
-        bars = np.stack([share - low, high - share])
-        axes.errorbar(
-            step,
-            share,
-            np.maximum(bars, 0),
-            color="C3",
-            marker="o",
-            capsize=3,
-            label="accuracy, held-out questions (95%)",
-        )
+    """Of what was held out, and of other sets."""
+    found = {key: 0 for row in rows for key in row if key.endswith("/accuracy")}
+    for number, key in enumerate(found):
+        name = key[len("eval/") : -len("/accuracy")] or "held-out questions"
+        step, share = series(rows, key)
+        _, low = series(rows, f"{key}_low")
+        _, high = series(rows, f"{key}_high")
+        look = {"color": OF_SETS[number % len(OF_SETS)], "marker": "osD^v"[number % 5]}
+        bars = np.maximum(np.stack([share - low, high - share]), 0)
+        label = f"accuracy, {name} (95%)"
+        axes.errorbar(step, share, bars, capsize=3, label=label, **look)
 
 
 def labels(found: dict[str, Any], path: pathlib.Path) -> pathlib.Path:

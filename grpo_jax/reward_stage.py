@@ -46,10 +46,11 @@ class Reward(stages.Offline):
     learn = staticmethod(judging.learn)
 
 
-class Examiner:
+class Examiners:
     """What a reward model says of the same completions each time."""
 
-    def __init__(self, run: stage.Run, held_out: Sequence[Preference | Solution]):
+    def __init__(self, run: stage.Run):
+        held_out = run.task.held_out
         self.run, self.settings = run, run.settings.evaluation
         asked = list(dict.fromkeys(one.question for one in held_out))
         asked = set(asked[: self.settings.questions])

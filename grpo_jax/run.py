@@ -134,7 +134,7 @@ class _Driver:
         self.examiner = None
         if known.held_out and known.has_answers:
             examining = evaluate if self.is_policy else reward_stage
-            self.examiner = examining.Examiner(self.run, known.held_out)
+            self.examiner = examining.Examiners(self.run)
         self.values = programs.forward(statistics.values)
         self.pending: Callable[[], None] | None = None
         self.best, self.examined, self.typical = -1.0, {}, 0.0

@@ -1,5 +1,6 @@
 """A run's task: problems to train on and to be examined on, as a model reads them."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import NamedTuple
 from grpo_jax import config
 from grpo_jax.data import arithmetic, problem, sets
 from grpo_jax.data.problem import Problem
-from grpo_jax.data.settings import GENERATED
+from grpo_jax.data.settings import GENERATED, PROMPTS, asked
 from grpo_jax.models.spec import Spec
 from grpo_jax.rewards import paper, rules, strict
 from grpo_jax.section import Refused
@@ -130,6 +131,26 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
             "sampling.max_prompt, or lower sampling.max_new or data.held_out."
         )
     return task
+
+
+def other(settings: config.Config, name: str, like: Task, spec: Spec) -> Task:
+    """Another set to be examined on, asked in the same way."""
+    prompts = {key: getattr(settings.data, key) for key in PROMPTS}
+    chosen = dataclasses.replace(settings, data=asked(name, **prompts))
+    found = make(chosen, spec, like.tokenizer)
+    if not found.has_answers:
+        raise Refused(
+            f"evaluation.others has {name}, of which nobody says what is right. Leave "
+            "it out."
+        )
+    return found._replace(held_out=to_ask(found, is_named=True))
+
+
+def to_ask(known: Task, *, is_named: bool) -> list[Problem]:
+    """What is examined; of a set that has no splits all, if it was named."""
+    examples = {p.question for p in known.train[: known.settings.shots]}
+    there = known.held_out or (known.train if is_named else [])
+    return [p for p in there if p.question not in examples]
 
 
 def need_answers(settings: config.Config, task: Task):

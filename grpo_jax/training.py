@@ -183,6 +183,8 @@ class Evaluation(Section):
     batch_size: int = 64  # asked at once
     samples: int = 0  # answers drawn to each besides the greedy one: pass@k, maj@k
     temperature: float = 0.7  # of those
+    # other sets that are examined as well: gsm8k, chains-6, whatever `evaluate` asks
+    others: tuple[str, ...] = ()
 
     def check(self):
         self.need_positive("every", "questions", "batch_size", "temperature")
@@ -190,6 +192,8 @@ class Evaluation(Section):
         self.need("samples", self.samples >= 0, rule, "0: only the greedy one.")
         reason = f"{self.dotted('samples')} is 0: nothing is drawn"
         self.need_read("temperature", self.samples > 0, reason, "a number of samples")
+        once = len(set(self.others)) == len(self.others)
+        self.need("others", once, "each is examined once", "Name it once.")
 
 
 @dataclasses.dataclass(frozen=True)

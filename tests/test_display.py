@@ -51,3 +51,14 @@ def test_a_warning_is_seen_where_it_is_quiet_too():
     for is_quiet in (False, True):
         lines = shown(lambda screen: screen.warn("[so] it is"), is_quiet=is_quiet)
         assert lines == ["warning: [so] it is"]
+
+
+def test_what_a_run_was_examined_on_is_told():
+    row = {"step": 4, "stage": "online", "eval/accuracy": 0.5}
+    row |= {"eval/accuracy_low": 0.4, "eval/accuracy_high": 0.6}
+    own = "50.0% (95%: 40.0% to 60.0%) of held-out questions right"
+    assert shown(lambda x: x.show(row))[-1] == f"online, step 4: {own}"
+    row |= {"eval/chains-6/accuracy": 0.125, "eval/chains-6/accuracy_low": 0.1}
+    assert (
+        shown(lambda x: x.show(row))[-1] == f"online, step 4: {own}; of chains-6 12.5%"
+    )

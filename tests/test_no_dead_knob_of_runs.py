@@ -144,6 +144,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "evaluation.batch_size": (4, {}),
     "evaluation.samples": (2, {}),
     "evaluation.temperature": (0.5, {"evaluation.samples": 2}),
+    "evaluation.others": (("sums-2",), {}),
     "keep.every": (1, {}),
     "keep.latest": (3, OFTEN),
     "keep.best": (2, OFTEN),

@@ -1,12 +1,23 @@
 """Three real steps of a tiny model: what is left in the folder, and the same again."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from grpo_jax import config, crossing, evaluate, pool, presets, run, trainer, workdir
+from grpo_jax import (
+    cli,
+    config,
+    crossing,
+    evaluate,
+    pool,
+    presets,
+    run,
+    trainer,
+    workdir,
+)
 from grpo_jax.models import load
 from tests import runs
 
@@ -213,3 +224,28 @@ def test_the_methods_learn_as_values_of_one_trainer(preset, tmp_path):
     before = jax.device_get(jax.tree.leaves(runs.model(chosen.model).params))
     after = jax.device_get(jax.tree.leaves(found.model.params))
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
+
+
+def test_another_set_is_examined_as_evaluate_asks_it(made, tmp_path):
+    """And nothing else changes by it."""
+    changed = {"evaluation": dataclasses.replace(SETTINGS.evaluation, others=(OTHER,))}
+    settings = dataclasses.replace(SETTINGS, **changed)
+    result = runs.train(settings, tmp_path / "a", rewards={"even": even}, model=None)
+    rows, before = runs.rows(tmp_path / "a"), runs.rows(made[0].folder)
+    prefix = f"eval/{OTHER}/"
+    for row, plain in zip(rows, before, strict=True):
+        of_other = {key for key in row if key.startswith(prefix)}
+        assert bool(of_other) == ("eval/accuracy" in plain)
+        assert {k: x for k, x in row.items() if k not in of_other} == plain
+    words = ["--data", OTHER, "--questions", "8", "--out", str(tmp_path / "b.json")]
+    words += ["--checkpoint", "latest"]
+    assert cli.main(["evaluate", str(result.folder), *words]) == 0
+    metrics = json.loads((tmp_path / "b.json").read_text())["metrics"]
+    assert metrics == {
+        key.replace(prefix, "eval/"): x
+        for key, x in rows[-1].items()
+        if key.startswith(prefix)
+    }
+
+
+OTHER = "sums-2"

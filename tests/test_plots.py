@@ -97,6 +97,20 @@ def test_kl_alone_and_groups_alone_have_the_panel_for_themselves(drawn):
     assert below["_child0"].axes.get_ylim() == (-0.02, 1.02)
 
 
+def test_each_set_that_is_examined_has_its_curve(drawn):
+    made = rows()
+    for i, one in enumerate(made[::4]):
+        for name, share in (("", 0.5), ("chains-6/", 0.25)):
+            for end, off in (("", 0.0), ("_low", -0.1), ("_high", 0.1)):
+                one[f"eval/{name}accuracy{end}"] = share + off + i / 10
+    _, legend = drawn(made)
+    assert legend == [
+        "reward in training",
+        "accuracy, held-out questions (95%)",
+        "accuracy, chains-6 (95%)",
+    ]
+
+
 def test_a_run_without_numbers_is_drawn(drawn):
     (lines,), legend = drawn([{"step": 0, "stage": "sft"}])
     assert not lines and legend is None

@@ -52,6 +52,42 @@ def test_a_test_split_is_examined_on_as_a_whole(tmp_path, monkeypatch):
     assert [p.question for p in found.held_out] == [f"test {i}" for i in range(5)]
 
 
+def test_another_set_is_asked_in_the_same_way(tmp_path, monkeypatch):
+    monkeypatch.setenv(sets.FOLDER, str(tmp_path))
+    for split in ("train", "test"):
+        rows = [{"question": f"{split} {i}", "answer": f"#### {i}"} for i in range(5)]
+        lines(tmp_path / "gsm8k" / f"{split}.jsonl", rows)
+    mine = lines(tmp_path / "mine.jsonl", [{"question": "1+1", "answer": "2"}] * 2)
+    chosen = config.Config(
+        data=config.Data(count=100, instruction="steps", wrapping="paper"),
+        sampling=config.Sampling(max_new=16),
+    )
+    own = task.make(chosen, SPEC, Bytes())
+
+    def asked(name):
+        found = task.other(chosen, name, own, SPEC)
+        first = Bytes().decode(found.question(found.held_out[0]))
+        assert first.startswith("User: ") and "step by step" in first
+        return found.settings, [p.question for p in found.held_out]
+
+    assert asked("gsm8k")[1] == [f"test {i}" for i in range(5)]
+    assert asked(mine)[1] == ["1+1", "1+1"]
+    data, questions = asked("chains-4")
+    assert (data.name, data.size) == ("chains", 4) and len(questions) > 100
+    assert all(question.count(".") == 5 for question in questions)
+    assert asked("sums")[1] == [
+        p.question for p in task.make(config.Config(), SPEC, Bytes()).held_out
+    ]
+
+
+def test_a_set_without_answers_is_nothing_to_be_examined_on(tmp_path, monkeypatch):
+    monkeypatch.setenv(sets.FOLDER, str(tmp_path))
+    row = {"question": "q", "chosen": "a", "rejected": "b"}
+    lines(tmp_path / sets.SETS["hh-rlhf"].files["test"], [row] * 2)
+    with pytest.raises(Refused, match=r"evaluation\.others has hh-rlhf"):
+        task.other(config.Config(), "hh-rlhf", made(), SPEC)
+
+
 def test_a_question_too_long_to_be_answered_is_left_out_and_named(tmp_path):
     rows = [{"question": "q" * n, "answer": "1"} for n in (1, 12, 13, 496, 497)]
     name = lines(tmp_path / "some.jsonl", rows)

@@ -1,13 +1,14 @@
 """The settings of data: what is asked, and how a question is put."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from grpo_jax.section import Section
 
 GENERATED = {"sums", "chains"}
 KNOWN = {"gsm8k", "math", "svamp", "mgsm", "mgsm-zh", "cmath", "humaneval", "hh-rlhf"}
 FILES = (".jsonl", ".parquet")
+PROMPTS = "instruction", "wrapping", "shots"  # how a question is put
 Instruction = Literal[
     "none", "steps", "steps-zh", "program", "program-zh", "function", "hashes"
 ]
@@ -64,3 +65,18 @@ class Data(Section):
         reason = f"{self.dotted('name')} is {self.name!r}, no other set of the hub"
         is_of_hub = has_columns and not self.name.endswith(FILES)
         self.need_read("subset", is_of_hub, reason, "one")
+
+
+def asked(name: str, split: str | None = None, **prompts: Any) -> Data:
+    """A set of which nothing was trained on: of generated problems what a run on them,
+    as they come, would hold out. They may say their size: chains-6."""
+    base, _, size = name.rpartition("-")
+    if base in GENERATED and size.isdecimal() and split is None:
+        return Data(name=base, size=int(size), **prompts)
+    if name in GENERATED and split is None:
+        return Data(name=name, **prompts)
+    if name.endswith(FILES) and split is None:
+        return Data(name=name, held_out=0.0, **prompts)
+    split = split or "test"
+    first = "train" if prompts.get("shots") else split  # examples are of `train`
+    return Data(name=name, split=first, test=split, **prompts)
