@@ -39,7 +39,7 @@ class Options(NamedTuple):
     """
 
     model: line.Model  # tiny, smollm2-135m, a folder, a .gguf, a hub id, or a run's
-    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, chains-6 (six
+    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, series-6 (six
     # steps), a .jsonl or .parquet file, or a hub id; None: what the run was made for
     data: str | None = None
     split: str | None = None  # None: test; of the run's own data, what it held out

@@ -32,7 +32,7 @@ from grpo_jax import (
     task,
     workdir,
 )
-from grpo_jax.data.settings import Instruction, Wrapping
+from grpo_jax.data.settings import STEPWISE, Instruction, Wrapping
 from grpo_jax.examination import Examination
 from grpo_jax.labeller import Completer, Labelling
 from grpo_jax.models import settings
@@ -53,8 +53,8 @@ class Options(NamedTuple):
 
     model: line.Model  # tiny, smollm2-135m, a folder, a .gguf, a hub id, or a run's
     completer: str | None = None  # another that completes; None: the same
-    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, a .jsonl or
-    # .parquet file, or a hub id; None: what the run was made for
+    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, series, a
+    # .jsonl or .parquet file, or a hub id; None: what the run was made for
     data: str | None = None
     split: str | None = None  # None: the run's own, or train
     question: str | None = None  # columns of a file, or of a set of the hub ...
@@ -111,8 +111,8 @@ def main(words: list[str]) -> int:
 
 def _write(out: pathlib.Path, chosen: Labelling, rows: list[dict]):
     solver = chosen.solver
-    is_chain = solver.settings.data.name == "chains"
-    found = shepherd.summary(rows, chosen.completions, is_chain)
+    knows_steps = solver.settings.data.name in STEPWISE
+    found = shepherd.summary(rows, chosen.completions, knows_steps)
     known = shepherd.solutions(rows)
     for kind in KINDS:
         text = "".join(map(workdir.line, shepherd.labelled(known, kind)))

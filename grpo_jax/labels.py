@@ -76,7 +76,7 @@ def make(settings: config.Config, spec: Spec, tokenizer: Tokenizer) -> Task:
 
 def _found(data: config.Data, split: str, kind: labelled.Kind) -> labelled.Labelled:
     if data.name in GENERATED:
-        return labelled.generated(data.name, data.count, data.size, kind, SEED)
+        return labelled.generated(data.name, data.count, data.sizes, kind, SEED)
     return labelled.read(data.name, split, kind, data.question, data.subset)
 
 

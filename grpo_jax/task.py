@@ -195,10 +195,10 @@ def _problems(chosen: config.Data, split: str) -> tuple[list[Problem], list[str]
 
 def _generated(chosen: config.Data) -> list[Problem]:
     """Different ones; so many of them are told wrongly."""
-    make = {"sums": arithmetic.total, "chains": arithmetic.chain}[chosen.name]
     found = {}
     for number in range(chosen.count):
-        one = make(SEED, number, chosen.size)
+        size = chosen.sizes[number % len(chosen.sizes)]
+        one = arithmetic.MAKE[chosen.name](SEED, number, size)
         if problem.is_held_out(f"wrong {number}", chosen.wrong):
             one = arithmetic.wrong(one)
         found.setdefault(one.question, one)

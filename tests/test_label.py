@@ -447,9 +447,10 @@ def test_stage_reward_reads_what_is_written(model, run, tmp_path, kind):
     assert len(items[1].rows[0].ends) == len(found.all[1].steps)
 
 
-def test_of_chains_the_truth_is_told(model, run, tmp_path):
+@pytest.mark.parametrize("name", ["chains", "series"])
+def test_of_chains_the_truth_is_told(name, model, run, tmp_path):
     """One solution is right, one slips in its first line, and one in its last."""
-    stream = [arithmetic.chain(0, i, 2) for i in range(2000)]
+    stream = [arithmetic.MAKE[name](0, i, 2) for i in range(2000)]
     table = {}
     for one in stream:
         lines = one.demonstration.split("\n")
@@ -461,7 +462,7 @@ def test_of_chains_the_truth_is_told(model, run, tmp_path):
         solutions = ["\n".join(x) for x in (lines, slip, late)]
         table[one.question] = Told(one.answer, solutions, behind)
     model.table = table
-    more = {"--data": "chains", "--max-new": 60, "--questions": 4}
+    more = {"--data": name, "--max-new": 60, "--questions": 4}
     code, text, _ = run(known=more)
     assert code == 0
     found = json.loads((tmp_path / "a" / "summary.json").read_text())

@@ -166,6 +166,7 @@ PROOFS = {  # path → (a value, the settings under which it matters)
     "data.demonstration": ("told", FILE),
     "data.count": (30, {}),
     "data.size": (1, {}),
+    "data.least": (1, {}),
     "data.wrong": (0.5, {}),
     "data.instruction": ("steps", {}),
     "data.wrapping": ("paper", {}),

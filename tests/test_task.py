@@ -34,6 +34,16 @@ def test_no_question_is_trained_on_and_examined_on():
     assert 60 < len(train | held_out) <= 100  # one-digit sums, each once
 
 
+def test_generated_problems_are_of_all_sizes_in_equal_shares():
+    found = made(name="series", count=90, size=4, least=2, held_out=0.0).train
+    signs = [sum(map(p.question.count, "+-")) for p in found]
+    assert [signs.count(n) for n in (2, 3, 4)] == [30, 30, 30]
+    alone = made(name="series", count=90, size=4, held_out=0.0).train
+    assert {
+        p for p in found if p.question.count("+") + p.question.count("-") == 4
+    } <= set(alone)
+
+
 def test_what_is_held_out_stays_so_whatever_is_beside_it():
     few, many = made(count=50, held_out=0.3), made(count=500, held_out=0.3)
     assert {p.question for p in few.held_out} <= {p.question for p in many.held_out}

@@ -1,4 +1,4 @@
-"""Generated problems: sums, and chains of steps with a line for each.
+"""Generated problems: sums; chains and series, of steps with a line for each.
 
 Problem i of a seed is a function of (seed, i): as many as are wanted, and no file.
 """
@@ -17,6 +17,18 @@ SAID = {"+": "Add", "-": "Subtract", "*": "Multiply by"}
 CHAIN = re.compile(
     r"Start with (\d+)\.((?: (?:Add|Subtract|Multiply by) \d+\.)+) What is the result\?"
 )
+SERIES = re.compile(r"(\d+)((?:[+-]\d+)+)=\?")
+
+
+class Style(NamedTuple):
+    """How the lines of an answer are written."""
+
+    move: str = "{} {} {} = {}"
+    last: str = "#### {}"
+
+
+PROSE, TERSE = Style(), Style("{}{}{}={}", "\\boxed{{{}}}")
+STYLES = {"chain": PROSE, "series": TERSE}
 
 
 def total(seed: int, number: int, digits: int = 2) -> Problem:
@@ -36,11 +48,42 @@ def total(seed: int, number: int, digits: int = 2) -> Problem:
 def chain(seed: int, number: int, steps: int = 3) -> Problem:
     """From a number on, step after step; the demonstration has a line for each."""
     value, moves = _moves(seed, number, steps)
-    asked = [f"Start with {value}.", *(f"{SAID[name]} {by}." for name, by in moves)]
-    question = " ".join([*asked, "What is the result?"])
-    *lines, last = _lines(value, moves)
-    answer = last.removeprefix("#### ")
-    return Problem(question, answer, "\n".join([*lines, last]), "chain")
+    told = [f"Start with {value}.", *(f"{SAID[name]} {by}." for name, by in moves)]
+    question = " ".join([*told, "What is the result?"])
+    return _stepwise(question, value, moves, "chain")
+
+
+def series(seed: int, number: int, steps: int = 3) -> Problem:
+    """So many numbers below ten times that, added to one or taken from it: `17+5-9=?`.
+
+    Nothing is ever below 0. The last line of the demonstration is in a box.
+    """
+    value, moves = _terms(seed, number, steps)
+    question = "".join([str(value), *(f"{name}{by}" for name, by in moves), "=?"])
+    return _stepwise(question, value, moves, "series")
+
+
+def _stepwise(question: str, value: int, moves: list, kind: str) -> Problem:
+    lines = _lines(value, moves, STYLES[kind])
+    answer = str(_end(value, moves))
+    return Problem(question, answer, "\n".join(lines), kind)
+
+
+def _end(value: int, moves: list[tuple[str, int]]) -> int:
+    for name, by in moves:
+        value = STEPS[name](value, by)
+    return value
+
+
+def _terms(seed: int, number: int, steps: int) -> tuple[int, list[tuple[str, int]]]:
+    draw, most = _draws(seed, number), 10 * steps
+    first = at = draw(2, most)
+    moves = []
+    for _ in range(steps):
+        by, takes = draw(2, most), draw(0, 2)
+        moves.append(("-" if takes and at >= by else "+", by))
+        at = STEPS[moves[-1][0]](at, by)
+    return first, moves
 
 
 def _moves(seed: int, number: int, steps: int) -> tuple[int, list[tuple[str, int]]]:
@@ -53,15 +96,19 @@ def _moves(seed: int, number: int, steps: int) -> tuple[int, list[tuple[str, int
 
 
 def _lines(
-    value: int, moves: list[tuple[str, int]], slip: int = -1, off: int = 0
+    value: int,
+    moves: list[tuple[str, int]],
+    style: Style,
+    slip: int = -1,
+    off: int = 0,
 ) -> list[str]:
-    """Of a chain; move `slip` comes out wrong, and what follows goes on from there."""
+    """Move `slip` comes out wrong, and what follows goes on from there."""
     lines = []
     for i, (name, by) in enumerate(moves):
         after = STEPS[name](value, by) + off * (i == slip)
-        lines.append(f"{value} {name} {by} = {after}")
+        lines.append(style.move.format(value, name, by, after))
         value = after
-    return [*lines, f"#### {value}"]
+    return [*lines, style.last.format(value)]
 
 
 class Flawed(NamedTuple):
@@ -86,38 +133,52 @@ def flawed_total(seed: int, number: int, digits: int = 2) -> Flawed:
 def flawed_chain(seed: int, number: int, steps: int = 3) -> Flawed:
     """One line is off by up to nine, and the others go on from there."""
     draw, known = _draws(seed + FLAWS, number), _moves(seed, number, steps)
-    slip, off = draw(0, steps), draw(1, 10)
-    return Flawed(_lines(*known, slip, -off if draw(0, 2) else off), slip)
+    return _flawed(draw, *known, PROSE)
+
+
+def flawed_series(seed: int, number: int, steps: int = 3) -> Flawed:
+    """The same; so there may be numbers below 0."""
+    draw, known = _draws(seed + FLAWS, number), _terms(seed, number, steps)
+    return _flawed(draw, *known, TERSE)
+
+
+def _flawed(draw: Callable, value: int, moves: list, style: Style) -> Flawed:
+    slip, off = draw(0, len(moves)), draw(1, 10)
+    off = -off if draw(0, 2) else off
+    return Flawed(_lines(value, moves, style, slip, off), slip)
 
 
 FLAWS = 1 << 32  # their draws are no problem's
 
 
-def lines(question: str) -> list[str]:
-    """The lines that a chain's question asks for, but for the last, its answer."""
-    asked = CHAIN.fullmatch(question)
-    if asked is None:
-        raise ValueError(f"{question[:80]!r} is no chain of steps")
-    value, found = int(asked[1]), []
-    names = {said: name for name, said in SAID.items()}
-    for said, by in re.findall(r"(\D+) (\d+)\.", asked[2]):
-        name = names[said.strip()]
-        after = STEPS[name](value, int(by))
-        found.append(f"{value} {name} {by} = {after}")
-        value = after
-    return found
+def asked(question: str, answer: str) -> list[str]:
+    """The lines that a chain or a series asks for."""
+    value, moves, style = _read(question)
+    *lines, _ = _lines(value, moves, style)
+    return [*lines, style.last.format(answer)]
+
+
+def _read(question: str) -> tuple[int, list[tuple[str, int]], Style]:
+    if found := CHAIN.fullmatch(question):
+        names, pattern, style = {x: k for k, x in SAID.items()}, r"(\D+) (\d+)\.", PROSE
+    elif found := SERIES.fullmatch(question):
+        names, pattern, style = {x: x for x in STEPS}, r"(\D)(\d+)", TERSE
+    else:
+        raise ValueError(f"{question[:80]!r} is no chain of steps, and no series")
+    told = re.findall(pattern, found[2])
+    return int(found[1]), [(names[x.strip()], int(by)) for x, by in told], style
 
 
 def held(question: str, answer: str, told: Sequence[str]) -> list[bool]:
-    """Of each line of a chain: is it right, and are all before it?
+    """Of each line of a chain or series: is it right, and are all before it?
 
     The line that is asked for there, from the right value on; spaces do not matter, and
     a line too many is wrong.
     """
-    asked = [*lines(question), f"#### {answer}"]
+    right = asked(question, answer)
     found, holds = [], True
     for i, line in enumerate(told):
-        holds = holds and i < len(asked) and plain(line) == plain(asked[i])
+        holds = holds and i < len(right) and plain(line) == plain(right[i])
         found.append(holds)
     return found
 
@@ -128,14 +189,18 @@ def plain(line: str) -> str:
 
 def wrong(problem: Problem) -> Problem:
     """The same problem, with a demonstration that ends in one more than the answer."""
-    told = problem.demonstration.removesuffix(problem.answer)
+    told, _, end = problem.demonstration.rpartition(problem.answer)
     more = str(int(problem.answer) + 1)
     if len(more) > len(problem.answer):
         told = told.removesuffix("  ") + " " * told.endswith("  ")  # of its column
-    return problem._replace(demonstration=told + more)
+    return problem._replace(demonstration=told + more + end)
 
 
 def _draws(seed: int, number: int) -> Callable[[int, int], int]:
     """Numbers in [low, high), from Philox's own bits: the same in every NumPy."""
     bits = np.random.Philox(key=[seed, number])
     return lambda low, high: low + int(bits.random_raw()) % (high - low)
+
+
+MAKE = {"sums": total, "chains": chain, "series": series}
+FLAWED = {"sums": flawed_total, "chains": flawed_chain, "series": flawed_series}

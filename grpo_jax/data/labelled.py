@@ -130,14 +130,14 @@ def _contradicts(a: Preference | Solution, b: Preference | Solution) -> bool:
     return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
-def generated(name: str, count: int, size: int, kind: Kind, seed: int) -> Labelled:
+def generated(
+    name: str, count: int, sizes: Sequence[int], kind: Kind, seed: int
+) -> Labelled:
     """Of each generated problem its demonstration, and one with a mistake in it."""
-    right, flawed = {
-        "sums": (arithmetic.total, arithmetic.flawed_total),
-        "chains": (arithmetic.chain, arithmetic.flawed_chain),
-    }[name]
+    right, flawed = arithmetic.MAKE[name], arithmetic.FLAWED[name]
     found, asked = [], set()
     for number in range(count):
+        size = sizes[number % len(sizes)]
         problem, other = right(seed, number, size), flawed(seed, number, size)
         if problem.question in asked:
             continue

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal
 
 from grpo_jax.section import Section
 
-GENERATED = {"sums", "chains"}
+STEPWISE = {"chains", "series"}  # of each step it is known whether it is right
+GENERATED = STEPWISE | {"sums"}
 KNOWN = {"gsm8k", "math", "svamp", "mgsm", "mgsm-zh", "cmath", "humaneval", "hh-rlhf"}
 FILES = (".jsonl", ".parquet")
 PROMPTS = "instruction", "wrapping", "shots"  # how a question is put
@@ -20,9 +21,9 @@ class Data(Section):
     """What is asked. A set's own split is used, less what is held out of it."""
 
     path: ClassVar[str] = "data"
-    # sums and chains are generated; gsm8k, math, svamp, mgsm, mgsm-zh, cmath, humaneval
-    # and hh-rlhf are known by name; or it is a .jsonl or .parquet file, also one in the
-    # folder that the variable GRPO_JAX_DATA names, or a hub id.
+    # sums, chains and series are generated; gsm8k, math, svamp, mgsm, mgsm-zh, cmath,
+    # humaneval and hh-rlhf are known by name; or it is a .jsonl or .parquet file, also
+    # one in the folder that the variable GRPO_JAX_DATA names, or a hub id.
     name: str = "sums"
     subset: str | None = None  # its configuration, where a set of the hub has several
     split: str = "train"  # that is trained on
@@ -32,7 +33,8 @@ class Data(Section):
     answer: str = "answer"  # ... what a checker compares with
     demonstration: str | None = None  # ... how it may be answered, for sft
     count: int = 2000  # generated problems
-    size: int = 2  # of them: digits of a sum's numbers, steps of a chain
+    size: int = 2  # of them: digits of a sum's numbers, steps of a chain or series
+    least: int | None = None  # as many of each size from here on; None: all are of size
     wrong: float = 0.0  # share of their demonstrations that end in a wrong answer
     instruction: Instruction = "none"  # what is said behind a question
     wrapping: Wrapping = "raw"  # what is written around both
@@ -40,11 +42,20 @@ class Data(Section):
     read_by: ClassVar = {
         "count": ("name", GENERATED),
         "size": ("name", GENERATED),
+        "least": ("name", GENERATED),
         "wrong": ("name", GENERATED),
     }
 
+    @property
+    def sizes(self) -> range:
+        """Of generated problems; number i has that at i, around and around."""
+        return range(self.least or self.size, self.size + 1)
+
     def check(self):
-        self.need_positive("count", "size")
+        self.need_positive("count", "size", "least")
+        rule = f"it is above {self.dotted('size')}, {self.size}"
+        holds = self.least is None or self.least <= self.size
+        self.need("least", holds, rule, "Lower it.")
         for name in ("held_out", "wrong"):
             inside = 0 <= getattr(self, name) <= 1
             self.need(name, inside, "it is a share in [0, 1]", self._default(name))

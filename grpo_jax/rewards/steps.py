@@ -17,7 +17,7 @@ Rule = Callable[[str, list[str], str], Sequence[float | None]]
 
 
 def chain(question: str, steps: list[str], answer: str) -> list[float | None]:
-    """Of a chain (see `arithmetic`): is the i-th line the i-th that is asked for?
+    """Of chains and series (see `arithmetic`): is line i the i-th that is asked for?
 
     Right is 1, wrong 0. A line goes on from the right value, not from one that was
     written: or it would pay to write an easy one. Spaces do not matter.
@@ -30,7 +30,7 @@ def chain(question: str, steps: list[str], answer: str) -> list[float | None]:
     more in 1 of 1,000; of 4, in 10 and in 1 of 100. Without the two rules it was better
     off with fewer in 80 of 100 groups of 16.
     """
-    asked = [*arithmetic.lines(question), f"#### {answer}"]
+    asked = arithmetic.asked(question, answer)
     L, K = len(asked), len(steps)
     told, plain = zip(steps, asked, strict=False), arithmetic.plain
     reward: list[float | None] = [float(plain(x) == plain(y)) for x, y in told]

@@ -1,5 +1,7 @@
 """Generated problems say what is true, but where a wrong one was asked for."""
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,11 +38,36 @@ def test_every_line_of_a_chain_follows_from_the_one_before(seed, number, steps):
     assert len(lines) == steps and last == f"#### {value}" and made.answer == value
 
 
+@given(*numbers, st.integers(1, 6))
+def test_a_series_is_what_its_question_says_and_is_never_below_zero(
+    seed, number, steps
+):
+    made = arithmetic.series(seed, number, steps)
+    assert re.fullmatch(r"\d+([+-]\d+)+=\?", made.question)
+    terms = [int(x) for x in re.findall(r"[+-]?\d+", made.question)]
+    assert len(terms) == steps + 1 and all(2 <= abs(x) < 10 * steps for x in terms)
+    *lines, last = made.demonstration.split("\n")
+    at = terms[0]
+    for term, line in zip(terms[1:], lines, strict=True):
+        assert line == f"{at}{term:+}={at + term}" and at + term >= 0
+        at += term
+    assert last == f"\\boxed{{{at}}}" and made.answer == str(at)
+    assert answers.final(made.demonstration) == made.answer
+
+
+def test_a_series_is_the_same_on_every_machine():
+    assert arithmetic.series(0, 0, 3).question == "17-4+14-23=?"
+
+
 @given(*numbers)
 def test_a_wrong_demonstration_is_wrong_and_otherwise_the_same(seed, number):
     right = arithmetic.chain(seed, number)
     wrong = arithmetic.wrong(right)
     assert wrong[:2] == right[:2] and wrong.kind == right.kind
+    assert answers.final(wrong.demonstration) == str(int(right.answer) + 1)
+    assert wrong.demonstration.split("\n")[:-1] == right.demonstration.split("\n")[:-1]
+    right = arithmetic.series(seed, number)
+    wrong = arithmetic.wrong(right)
     assert answers.final(wrong.demonstration) == str(int(right.answer) + 1)
     assert wrong.demonstration.split("\n")[:-1] == right.demonstration.split("\n")[:-1]
     right = arithmetic.total(seed, number)
@@ -52,6 +79,15 @@ def test_a_wrong_demonstration_is_wrong_and_otherwise_the_same(seed, number):
 def test_seeds_and_numbers_give_other_problems():
     made = {arithmetic.total(s, n, 4).question for s in range(10) for n in range(100)}
     assert len(made) > 990
+
+
+def test_a_line_of_a_series_holds_if_it_and_all_before_it_are_right():
+    question, right = "9+8-2=?", ["9+8=17", "17-2=15", "\\boxed{15}"]
+    assert arithmetic.held(question, "15", right) == [True] * 3
+    assert arithmetic.held(question, "15", ["9 + 8 = 17", *right[1:]]) == [True] * 3
+    assert arithmetic.held(question, "15", ["9+8=16", *right[1:]]) == [False] * 3
+    assert arithmetic.held(question, "15", [*right[:2], "#### 15"])[2] is False
+    assert arithmetic.held(question, "15", [*right, ""]) == [True] * 3 + [False]
 
 
 def test_a_line_of_a_chain_holds_if_it_and_all_before_it_are_right():

@@ -3,10 +3,11 @@
 import json
 import os
 import pathlib
+import re
 
 import pytest
 
-from grpo_jax.data import labelled, sets
+from grpo_jax.data import labelled, sets, settings
 from grpo_jax.data.verdicts import Preference, Solution
 from grpo_jax.section import Refused
 from grpo_jax.text import answers
@@ -103,21 +104,28 @@ def test_a_question_may_stand_in_another_column(tmp_path):
     assert found.all == [Solution("q", ("a",), (1.0,))]
 
 
-@pytest.mark.parametrize("name", ["sums", "chains"])
+@pytest.mark.parametrize("name", sorted(settings.GENERATED))
 def test_generated_problems_are_answered_rightly_and_wrongly(name):
-    pairs = labelled.generated(name, 50, 2, "preferences", 0).all
+    pairs = labelled.generated(name, 50, [2], "preferences", 0).all
     last = answers.last if name == "sums" else answers.final
     for pair in pairs:
         assert last(pair.better) != last(pair.worse)
-    whole = labelled.generated(name, 50, 2, "correct", 0).all
+    whole = labelled.generated(name, 50, [2], "correct", 0).all
     assert [(x.question, x.steps[0]) for x in whole[::2]] == [x[:2] for x in pairs]
     assert [(x.question, x.steps[0]) for x in whole[1::2]] == [x[::2] for x in pairs]
     assert {x.labels for x in whole[::2]} == {(1.0,)}
     assert {x.labels for x in whole[1::2]} == {(0.0,)}
 
 
-def test_from_its_first_mistake_on_a_chain_is_wrong():
-    found = labelled.generated("chains", 50, 3, "steps", 0).all
+def test_generated_answers_are_of_all_sizes():
+    found = labelled.generated("series", 40, range(1, 4), "correct", 0).all
+    signs = [len(re.findall("[+-]", x.question)) for x in found[::2]]
+    assert sorted(signs)[0] == 1 and {signs.count(n) for n in (2, 3)} <= {13, 14}
+
+
+@pytest.mark.parametrize(("name", "equals"), [("chains", " = "), ("series", "=")])
+def test_from_its_first_mistake_on_a_chain_is_wrong(name, equals):
+    found = labelled.generated(name, 50, [3], "steps", 0).all
     firsts = set()
     for good, bad in zip(found[::2], found[1::2], strict=True):
         assert good.labels == (1.0,) * 4 and len(bad.steps) == 4
@@ -128,7 +136,7 @@ def test_from_its_first_mistake_on_a_chain_is_wrong():
         differ = [a != b for a, b in zip(good.steps, bad.steps, strict=True)]
         assert all(differ[first:])
         for before, after in zip(bad.steps[first:2], bad.steps[first + 1 : 3]):  # noqa: B905
-            assert before.split(" = ")[1] == after.split()[0]
+            assert after.startswith(before.split(equals)[1])
     assert firsts == {0, 1, 2}
 
 

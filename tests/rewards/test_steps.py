@@ -52,11 +52,12 @@ def test_each_line_is_compared_with_the_one_that_is_asked_for(lines, reward):
     assert chain(lines) == reward
 
 
+@pytest.mark.parametrize("make", [arithmetic.chain, arithmetic.series])
 @given(st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers(1, 6))
-def test_the_demonstration_is_right_in_every_line(seed, number, count):
-    made = arithmetic.chain(seed, number, count)
+def test_the_demonstration_is_right_in_every_line(make, seed, number, count):
+    made = make(seed, number, count)
     lines = made.demonstration.split("\n")
-    assert arithmetic.lines(made.question) == lines[:-1]
+    assert arithmetic.asked(made.question, made.answer) == lines
     assert steps.chain(made.question, lines, made.answer) == [1.0] * len(lines)
 
 
