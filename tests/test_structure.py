@@ -28,7 +28,7 @@ FLOORS = [
     | {"rewards/shaping", "rewards/code", "sweep"},
     {"config", "sampling/draw", "sharding", "models/config_json", "models/names"}
     | {"text/tokenizer", "rewards/rules", "rewards/steps", "data/labelled"}
-    | {"shepherd"},
+    | {"shepherd", "figures"},
     {"rewards/grading", "rewards/stepwise"}
     | {"losses/preference", "records", "presets", "losses/reduce", "losses/kl"}
     | {"losses/policy", "text/prompts"},

@@ -1,0 +1,173 @@
+"""What figures of sweeps share: curves over seeds, comparisons, results on disk.
+
+OUT/NAME.png    the picture
+OUT/NAME.json   its numbers, and what they were made by
+OUT/README.md   a row for each figure: what came out
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+
+import grpo_jax
+from grpo_jax import contrast, plots, sweep, workdir
+from grpo_jax.section import Refused
+
+# Told apart in grey too: each is darker or lighter than its neighbours, and dashed
+# otherwise.
+LOOKS = [
+    {"color": "#000000", "linestyle": "-"},
+    {"color": "#d55e00", "linestyle": "--"},
+    {"color": "#0072b2", "linestyle": "-."},
+    {"color": "#009e73", "linestyle": ":"},
+    {"color": "#cc79a7", "linestyle": (0, (5, 1))},
+    {"color": "#56b4e9", "linestyle": (0, (3, 1, 1, 1))},
+    {"color": "#e69f00", "linestyle": (0, (1, 1))},
+    {"color": "#7f7f7f", "linestyle": (0, (8, 2, 1, 2))},
+]
+
+
+class Curves(NamedTuple):
+    """Of one arm: a row for each seed, at the steps that all have."""
+
+    step: Int[np.ndarray, "T"]
+    value: Float[np.ndarray, "S T"]
+
+
+def curves(folders: Sequence[pathlib.Path], key: str) -> Curves:
+    """What the rows of runs have by that name."""
+    found = []
+    for folder in folders:
+        rows = workdir.rows(folder / workdir.METRICS)
+        found.append(dict(zip(*plots.series(list(rows), key), strict=True)))
+    steps = sorted(set.intersection(*(set(one) for one in found)))
+    if not steps:
+        raise Refused(f"{folders[0]} and its like have no {key} at a common step.")
+    return Curves(np.array(steps), np.array([[one[t] for t in steps] for one in found]))
+
+
+def ends(found: Curves, last: int) -> Float[np.ndarray, "S"]:
+    """Of each seed the mean of so many points, the last."""
+    if found.value.shape[1] < last:
+        raise Refused(f"{len(found.step)} points have no last {last}. Examine oftener.")
+    return found.value[:, -last:].mean(1)
+
+
+def draw(axes: Axes, found: Curves, label: str, look: Mapping[str, Any]):
+    """Each seed faint, their mean before them."""
+    for one in found.value:
+        axes.plot(found.step, one, linewidth=0.6, alpha=0.25, color=look["color"])
+    axes.plot(found.step, found.value.mean(0), linewidth=1.8, label=label, **look)
+
+
+class Claim(NamedTuple):
+    """That one arm ends above another, said before any of them has run."""
+
+    ours: str
+    theirs: str
+    paper: float | None = None  # by how much it does in the paper
+
+    @property
+    def name(self) -> str:
+        return f"{self.ours} − {self.theirs}"
+
+
+class Verdict(NamedTuple):
+    claim: Claim
+    found: contrast.Contrast
+    holm: float  # p, corrected for how many claims there are
+
+    @property
+    def said(self) -> str:
+        if self.found.low > 0:
+            return "yes"
+        return "the other way" if self.found.high < 0 else "not told apart"
+
+
+def verdicts(
+    claims: Sequence[Claim], ends: Mapping[str, Float[np.ndarray, "S"]]
+) -> list[Verdict]:
+    """By what each seed of each arm comes to."""
+    found = [contrast.paired(ends[one.ours], ends[one.theirs]) for one in claims]
+    p = contrast.holm({str(i): one.p for i, one in enumerate(found)})
+    return list(map(Verdict, claims, found, p.values()))
+
+
+def table(found: Sequence[Verdict], unit: str) -> Table:
+    """As a person reads it."""
+    out = Table("claim", f"paper, {unit}", f"here, {unit}", "95%", "p", "Holm", "so")
+    for one in found:
+        low, high = f"{one.found.low:+.2f}", f"{one.found.high:+.2f}"
+        paper = "" if one.claim.paper is None else f"{one.claim.paper:+.2f}"
+        numbers = paper, f"{one.found.mean:+.2f}", f"{low} to {high}"
+        ps = f"{one.found.p:.2g}", f"{one.holm:.2g}"
+        out.add_row(f"{one.claim.name} > 0", *numbers, *ps, one.said)
+    return out
+
+
+def as_json(found: Sequence[Verdict]) -> list[dict[str, Any]]:
+    return [
+        {"claim": one.claim.name, "paper": one.claim.paper, "said": one.said}
+        | one.found._asdict()
+        | {"holm": one.holm}
+        for one in found
+    ]
+
+
+def write(
+    name: str,
+    figure: Figure,
+    numbers: Mapping[str, Any],
+    told: str,  # what came out, in a line
+    root: pathlib.Path,
+    points: sweep.Points,
+    out: pathlib.Path,
+):
+    """The picture, its numbers, and a row in the table of all."""
+    plots.written(figure, out / f"{name}.png")
+    made = [one for x in points if (one := sweep.done(x, root)) is not None]
+    by = {
+        "command": f"python -m grpo_jax reproduce {name}",
+        "points": len(points),
+        "hours_of_points": sum(one.seconds for one in made) / 3600,
+        "code": sorted({one.code for one in made}),
+        "versions": {
+            "grpo_jax": grpo_jax.__version__,
+            "jax": jax.__version__,
+            "python": sys.version.split()[0],
+        },
+    }
+    text = json.dumps({"by": by} | _plain(numbers), indent=1, allow_nan=False)
+    workdir.replace(out / f"{name}.json", text + "\n")
+    _row(out / "README.md", name, told)
+
+
+HEAD = "| figure | what came out |\n|---|---|\n"
+
+
+def _row(path: pathlib.Path, name: str, told: str):
+    """One for each figure; the others stay as they are."""
+    text = path.read_text() if path.exists() else f"# Results\n\n{HEAD}"
+    first = f"| [{name}]({name}.png) |"
+    lines = [line for line in text.splitlines() if not line.startswith(first)]
+    workdir.replace(path, "\n".join([*lines, f"{first} {told} |"]) + "\n")
+
+
+def _plain(x: Any) -> Any:
+    """As JSON has it: of numbers four digits behind the point."""
+    if isinstance(x, Mapping):
+        return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, np.ndarray):
+        return _plain(x.tolist())
+    if isinstance(x, tuple | list):
+        return [_plain(v) for v in x]
+    return round(x, 4) if isinstance(x, float) else x
