@@ -66,7 +66,7 @@ def lay(
     longest, tokens = lanes.agreed(int(length.max()), int(length.sum()))
     if not packs:
         longest, tokens = most, B * G * most
-    columns = shapes.halved(most, longest)
+    columns = shapes.shortened(most, longest)
     typical = 2.0 ** round(math.log2(max(tokens / B, 1)))  # or every batch has its own
     split = _split(B // M, G, lanes.count * parts, prompt, typical)
     length = _in_blocks(length, M, split, of_samples=True)

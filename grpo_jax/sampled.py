@@ -35,7 +35,7 @@ def stack(
     (longest,) = crossing.agreed(longest)
     width = shapes.length(longest)
     if most is not None:
-        width = shapes.halved(shapes.length(most), longest)
+        width = shapes.shortened(shapes.length(most), longest)
     asked = np.zeros((len(questions), width), np.int32)
     is_asked = np.zeros(asked.shape, bool)
     for i, question in enumerate(questions):

@@ -34,11 +34,12 @@ def length(n: int) -> int:
     return few(max(n, 16))
 
 
-def halved(most: int, n: int) -> int:
-    """The least of most, a half of it, a quarter, ... from 16 on, that holds n."""
+def shortened(most: int, n: int) -> int:
+    """The least of most, 3/4 of it, 1/2, 3/8, 1/4, ... from 16 on, that holds n."""
     while most > 16 and -(-most // 2) >= max(n, 16):
         most = -(-most // 2)
-    return most
+    less = -(-most * 3 // 4)
+    return less if less >= max(n, 16) else most
 
 
 def ladder(

@@ -17,16 +17,19 @@ def test_lengths_are_bucketed(n, expected):
 
 @pytest.mark.parametrize(
     ("most", "n", "expected"),
-    [(64, 64, 64), (64, 33, 64), (64, 32, 32), (64, 1, 16), (40, 1, 20), (10, 3, 10)],
+    [
+        *((64, 64, 64), (64, 49, 64), (64, 48, 48), (64, 33, 48), (64, 32, 32)),
+        *((64, 24, 24), (64, 1, 16), (40, 1, 20), (10, 3, 10), (72, 52, 54)),
+    ],
 )
-def test_halves_by_hand(most, n, expected):
-    assert shapes.halved(most, n) == expected
+def test_halves_and_quarters_by_hand(most, n, expected):
+    assert shapes.shortened(most, n) == expected
 
 
 @hypothesis.given(st.integers(1, 5000), st.data())
-def test_a_half_holds_and_is_at_most_twice_as_long(most, data):
+def test_what_is_shortened_holds_and_is_at_most_half_as_long_again(most, data):
     n = data.draw(st.integers(1, most))
-    assert n <= shapes.halved(most, n) <= max(2 * n, 31)
+    assert n <= shapes.shortened(most, n) <= max(1.5 * n + 2, 31)
 
 
 def test_few_shapes_serve_many_numbers_of_questions():
