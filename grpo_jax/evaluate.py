@@ -150,11 +150,17 @@ class Examiners:
     """What a run held out, and other sets, whose numbers bear their names."""
 
     def __init__(self, run: stage.Run):
-        self.of = {PREFIX: Examiner(run, run.task.held_out)}
+        known = run.task
+        self.of = {}
+        if known.held_out and known.has_answers:
+            self.of[PREFIX] = Examiner(run, known.held_out)
         for number, name in enumerate(run.settings.evaluation.others, 1):
             other = task.other(run.settings, name, run.task, run.spec)
             of_other = Examiner(run._replace(task=other), other.held_out, number)
             self.of[f"{PREFIX}{name}/"] = of_other
+
+    def __bool__(self) -> bool:
+        return bool(self.of)
 
     def numbers(
         self,
@@ -163,7 +169,7 @@ class Examiners:
         meanwhile: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """Of a policy, in a row of metrics."""
-        first = self.of[PREFIX]
+        first, *_ = self.of.values()
         params = stage.published(first.run, first.greedy, trained, learned)
         found = {}
         for prefix, one in self.of.items():

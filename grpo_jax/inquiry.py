@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 from grpo_jax import config, runs
-from grpo_jax.data.settings import GENERATED, KNOWN, PROMPTS
+from grpo_jax.data.settings import KNOWN, PROMPTS, generated
 from grpo_jax.models import settings
 from grpo_jax.section import Refused
 from grpo_jax.text.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def prompts(given: Given, own: config.Data | None, text: Tokenizer) -> dict:
 
 def with_columns(given: Given, data: config.Data) -> config.Data:
     columns = _said(given, COLUMNS)
-    if columns and data.name in GENERATED | KNOWN:
+    if columns and (generated(data.name) or data.name in KNOWN):
         raise Refused(
             f"--{next(iter(columns))} names a column, and those of {data.name} are "
             "known. Leave it out."
@@ -91,7 +91,7 @@ def _said(given: Given, names: tuple[str, ...]) -> dict:
 
 def _usual(name: str, text: Tokenizer) -> config.Data:
     """How a model is asked that was not trained here."""
-    if name in GENERATED or (name == "humaneval" and not text.has_template):
+    if generated(name) or (name == "humaneval" and not text.has_template):
         return config.Data()  # the prompts of humaneval are there to be continued
     asked = "steps-zh" if name in CHINESE else "steps"
     asked = "function" if name == "humaneval" else asked

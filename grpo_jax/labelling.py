@@ -32,7 +32,7 @@ from grpo_jax import (
     task,
     workdir,
 )
-from grpo_jax.data.settings import STEPWISE, Instruction, Wrapping
+from grpo_jax.data.settings import STEPWISE, Instruction, Wrapping, generated
 from grpo_jax.examination import Examination
 from grpo_jax.labeller import Completer, Labelling
 from grpo_jax.models import settings
@@ -53,8 +53,9 @@ class Options(NamedTuple):
 
     model: line.Model  # tiny, smollm2-135m, a folder, a .gguf, a hub id, or a run's
     completer: str | None = None  # another that completes; None: the same
-    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, series, a
-    # .jsonl or .parquet file, or a hub id; None: what the run was made for
+    # gsm8k, math, svamp, cmath, mgsm, mgsm-zh, humaneval, sums, chains, series, or of
+    # some sizes, series-3-4, a .jsonl or .parquet file, or a hub id; None: what the run
+    # was made for
     data: str | None = None
     split: str | None = None  # None: the run's own, or train
     question: str | None = None  # columns of a file, or of a set of the hub ...
@@ -174,7 +175,7 @@ def _data(given: Options, own: config.Data | None, prompts: dict) -> config.Data
     split = {} if given.split is None else {"split": given.split}
     if own is not None and own.name == name:
         return inquiry.with_columns(given, dataclasses.replace(own, **prompts, **split))
-    data = config.Data(name=name, **prompts, **split)
+    data = config.Data(**generated(name) or {"name": name}, **prompts, **split)
     return inquiry.with_columns(given, data)
 
 

@@ -59,6 +59,9 @@ class Examiners:
         self.reader = labels.reader(run.settings, text)
         self.candidates = labels.candidates(run.settings.reward, text)
 
+    def __bool__(self) -> bool:
+        return bool(self.held_out)
+
     def numbers(
         self,
         trained: learner.Learner,

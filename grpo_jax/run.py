@@ -131,10 +131,8 @@ class _Driver:
         self.run = stage.Run(*given, by_step)
         # Nothing may begin that could not be carried through.
         self.stages = [KINDS[leg.name](self.run, leg.first) for leg in self.legs]
-        self.examiner = None
-        if known.held_out and known.has_answers:
-            examining = evaluate if self.is_policy else reward_stage
-            self.examiner = examining.Examiners(self.run)
+        examining = evaluate if self.is_policy else reward_stage
+        self.examiner = examining.Examiners(self.run)
         self.values = programs.forward(statistics.values)
         self.pending: Callable[[], None] | None = None
         self.best, self.examined, self.typical = -1.0, {}, 0.0
@@ -316,7 +314,7 @@ class _Driver:
         every = self.settings.evaluation.every
         is_border = step in (0, leg.last)
         is_due = is_border or (every is not None and step % every == 0)
-        return is_due and self.examiner is not None
+        return is_due and bool(self.examiner)
 
     def _examine(self, leg: beginning.Leg, state: State) -> dict[str, float]:
         """What is found; nothing, if it was given up for lack of time."""
@@ -354,7 +352,7 @@ class _Driver:
         """If it is time, or if it is the best so far."""
         accuracy = None
         if self._is_examined(leg, step) and not self.gave_up:
-            accuracy = self.examined[ACCURACY]
+            accuracy = self.examined.get(ACCURACY)
         is_best = accuracy is not None and accuracy > self.best
         self.best = max(self.best, -1.0 if accuracy is None else accuracy)
         if is_asked or is_best or self._is_saved(leg, step):

@@ -143,7 +143,14 @@ def other(settings: config.Config, name: str, like: Task, spec: Spec) -> Task:
             f"evaluation.others has {name}, of which nobody says what is right. Leave "
             "it out."
         )
-    return found._replace(held_out=to_ask(found, is_named=True))
+    trained = {one.question for one in like.train}
+    fresh = [p for p in to_ask(found, is_named=True) if p.question not in trained]
+    if not fresh:
+        raise Refused(
+            f"evaluation.others has {name}; all of it is trained on, or too long to be "
+            "asked. Leave it out."
+        )
+    return found._replace(held_out=fresh)
 
 
 def to_ask(known: Task, *, is_named: bool) -> list[Problem]:
@@ -199,7 +206,9 @@ def _generated(chosen: config.Data) -> list[Problem]:
     for number in range(chosen.count):
         size = chosen.sizes[number % len(chosen.sizes)]
         one = arithmetic.MAKE[chosen.name](SEED, number, size)
-        if problem.is_held_out(f"wrong {number}", chosen.wrong):
+        if chosen.wrong and chosen.name == "series":
+            one = arithmetic.forgetful(SEED, number, size, chosen.wrong)
+        elif problem.is_held_out(f"wrong {number}", chosen.wrong):
             one = arithmetic.wrong(one)
         found.setdefault(one.question, one)
     return list(found.values())

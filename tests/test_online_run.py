@@ -249,3 +249,15 @@ def test_another_set_is_examined_as_evaluate_asks_it(made, tmp_path):
 
 
 OTHER = "sums-2"
+
+
+def test_another_set_is_examined_where_nothing_is_held_out(tmp_path):
+    changed = {
+        "data": dataclasses.replace(SETTINGS.data, held_out=0.0),
+        "evaluation": dataclasses.replace(SETTINGS.evaluation, others=(OTHER,)),
+    }
+    settings = dataclasses.replace(SETTINGS, **changed)
+    runs.train(settings, tmp_path / "a", rewards={"even": even}, model=None)
+    first, *_, last = runs.rows(tmp_path / "a")
+    for row in (first, last):
+        assert f"eval/{OTHER}/accuracy" in row and "eval/accuracy" not in row

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from grpo_jax import config, task
-from grpo_jax.data import problem, sets
+from grpo_jax.data import arithmetic, problem, sets, settings
 from grpo_jax.section import Refused
 from grpo_jax.text.tokenizer import Bytes
 from tests.models import examples
@@ -90,6 +90,35 @@ def test_another_set_is_asked_in_the_same_way(tmp_path, monkeypatch):
     ]
 
 
+def test_of_another_set_what_is_trained_on_is_not_asked(tmp_path):
+    rows = [{"question": f"{i}+1", "answer": str(i + 1)} for i in range(4)]
+    own, other = (
+        lines(tmp_path / f"{name}.jsonl", some)
+        for name, some in (("own", rows[:3]), ("other", rows))
+    )
+    known = made(name=own, held_out=0.0)
+    found = task.other(config.Config(), other, known, SPEC)
+    assert [p.question for p in found.held_out] == ["3+1"]
+    with pytest.raises(Refused, match="all of it is trained on"):
+        task.other(config.Config(), own, known, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("series", {"name": "series"}),
+        ("series-5", {"name": "series", "size": 5}),
+        ("chains-3-4", {"name": "chains", "least": 3, "size": 4}),
+        ("series-1-2-3", None),
+        ("series-x", None),
+        ("gsm8k", None),
+        ("mgsm-zh", None),
+    ],
+)
+def test_a_name_may_say_sizes(name, known):
+    assert settings.generated(name) == known
+
+
 def test_a_set_without_answers_is_nothing_to_be_examined_on(tmp_path, monkeypatch):
     monkeypatch.setenv(sets.FOLDER, str(tmp_path))
     row = {"question": "q", "chosen": "a", "rejected": "b"}
@@ -124,6 +153,22 @@ def test_so_many_demonstrations_are_wrong_and_no_answer_is():
     for p in found.train:
         a, b = p.question.removesuffix("=").split("+")
         assert int(p.answer) == int(a) + int(b)
+
+
+def test_in_series_so_many_carries_are_forgotten():
+    told = {
+        wrong: made(name="series", size=3, count=300, wrong=wrong, held_out=0.0).train
+        for wrong in (0.0, 0.5, 1.0)
+    }
+    good = [
+        sum(
+            arithmetic.held(p.question, p.answer, p.demonstration.split("\n"))[-1]
+            for p in problems
+        )
+        for problems in told.values()
+    ]
+    assert good[0] == 300 and 90 < good[1] < 200 and good[2] < 90
+    assert len({tuple(p[:2] for p in problems) for problems in told.values()}) == 1
 
 
 def test_a_stream_asks_each_problem_once_before_any_twice():

@@ -63,6 +63,26 @@ def series(seed: int, number: int, steps: int = 3) -> Problem:
     return _stepwise(question, value, moves, "series")
 
 
+def forgetful(seed: int, number: int, steps: int, share: float) -> Problem:
+    """The same series, told by someone who forgets so many of the carries.
+
+    Where units make ten or more, or are fewer than what is taken away, the line is off
+    by ten then; the next ones go on from there, and may come below 0.
+    """
+    draw, known = _draws(seed + SLIPS, number), series(seed, number, steps)
+    value, moves = _terms(seed, number, steps)
+    lines = []
+    for name, by in moves:
+        after = STEPS[name](value, by)
+        carries = STEPS[name](value % 10, by % 10) not in range(10)
+        if carries and draw(0, 1000) < 1000 * share:
+            after += -10 if name == "+" else 10
+        lines.append(TERSE.move.format(value, name, by, after))
+        value = after
+    told = "\n".join([*lines, TERSE.last.format(value)])
+    return known._replace(demonstration=told)
+
+
 def _stepwise(question: str, value: int, moves: list, kind: str) -> Problem:
     lines = _lines(value, moves, STYLES[kind])
     answer = str(_end(value, moves))
@@ -148,7 +168,7 @@ def _flawed(draw: Callable, value: int, moves: list, style: Style) -> Flawed:
     return Flawed(_lines(value, moves, style, slip, off), slip)
 
 
-FLAWS = 1 << 32  # their draws are no problem's
+FLAWS, SLIPS = 1 << 32, 2 << 32  # their draws are no problem's
 
 
 def asked(question: str, answer: str) -> list[str]:

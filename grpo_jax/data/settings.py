@@ -35,7 +35,9 @@ class Data(Section):
     count: int = 2000  # generated problems
     size: int = 2  # of them: digits of a sum's numbers, steps of a chain or series
     least: int | None = None  # as many of each size from here on; None: all are of size
-    wrong: float = 0.0  # share of their demonstrations that end in a wrong answer
+    # share of their demonstrations that end in a wrong answer; of series: of all
+    # carries, so many are forgotten
+    wrong: float = 0.0
     instruction: Instruction = "none"  # what is said behind a question
     wrapping: Wrapping = "raw"  # what is written around both
     shots: int = 0  # solved examples before each question, the first of the split
@@ -78,15 +80,22 @@ class Data(Section):
         self.need_read("subset", is_of_hub, reason, "one")
 
 
+def generated(name: str) -> dict[str, Any] | None:
+    """What a name says of generated problems, with their size or sizes: series,
+    series-5, series-3-4; None: it is another."""
+    base, *sizes = name.split("-")
+    if base not in GENERATED or len(sizes) > 2 or not all(map(str.isdecimal, sizes)):
+        return None
+    numbers = dict(zip(("size", "least"), map(int, reversed(sizes)), strict=False))
+    return {"name": base} | numbers
+
+
 def asked(name: str, split: str | None = None, **prompts: Any) -> Data:
-    """A set of which nothing was trained on: of generated problems what a run on them,
-    as they come, would hold out. They may say their size: chains-6."""
-    base, _, size = name.rpartition("-")
-    if base in GENERATED and size.isdecimal() and split is None:
-        return Data(name=base, size=int(size), **prompts)
-    if name in GENERATED and split is None:
-        return Data(name=name, **prompts)
-    if name.endswith(FILES) and split is None:
+    """A set of which nothing was trained on: of generated problems what a run on them
+    would hold out."""
+    if split is None and (known := generated(name)):
+        return Data(**known, **prompts)
+    if split is None and name.endswith(FILES):
         return Data(name=name, held_out=0.0, **prompts)
     split = split or "test"
     first = "train" if prompts.get("shots") else split  # examples are of `train`

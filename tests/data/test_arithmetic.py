@@ -59,6 +59,51 @@ def test_a_series_is_the_same_on_every_machine():
     assert arithmetic.series(0, 0, 3).question == "17-4+14-23=?"
 
 
+def test_a_carry_is_forgotten_by_hand():
+    # 27+36: units make 13, so 63 without its carry is 53; 63-6: 3 is less than 6
+    right = arithmetic.series(0, 0, 4)
+    assert right.question == "27+36-6-37+34=?"
+    told = arithmetic.forgetful(0, 0, 4, 1.0)
+    assert told.demonstration == "\n".join(
+        ["27+36=53", "53-6=57", "57-37=20", "20+34=54", "\\boxed{54}"]
+    )
+    assert told[:2] == right[:2] and told.kind == right.kind
+
+
+def carries(line):
+    a, name, b, _ = re.fullmatch(r"(-?\d+)([+-])(\d+)=(-?\d+)", line).groups()
+    units = int(a) % 10, int(b) % 10
+    return sum(units) > 9 if name == "+" else units[0] < units[1]
+
+
+@given(*numbers, st.integers(1, 6), st.sampled_from([0.0, 0.5, 1.0]))
+def test_only_carries_are_forgotten_and_of_these_a_share(seed, number, steps, share):
+    made = arithmetic.forgetful(seed, number, steps, share)
+    *lines, last = made.demonstration.split("\n")
+    for line in lines:
+        told, said = line.split("=")
+        a, name, b = re.fullmatch(r"(-?\d+)([+-])(\d+)", told).groups()
+        off = int(said) - arithmetic.STEPS[name](int(a), int(b))
+        forgotten = {"+": -10, "-": 10}[name]
+        assert off in ({0, forgotten} if carries(line) else {0})
+        if share in (0.0, 1.0):
+            assert (off != 0) == (carries(line) and share == 1.0)
+    assert last == f"\\boxed{{{lines[-1].split('=')[1]}}}"
+
+
+def test_so_many_carries_are_forgotten():
+    made = [arithmetic.forgetful(0, i, 3, 0.3) for i in range(1000)]
+    lines = [line for one in made for line in one.demonstration.split("\n")[:-1]]
+    of = [line for line in lines if carries(line)]
+    wrong = [x for x in of if eval_of(x) != int(x.split("=")[1])]
+    assert 0.27 < len(wrong) / len(of) < 0.33
+
+
+def eval_of(line):
+    a, name, b, _ = re.fullmatch(r"(-?\d+)([+-])(\d+)=(-?\d+)", line).groups()
+    return arithmetic.STEPS[name](int(a), int(b))
+
+
 @given(*numbers)
 def test_a_wrong_demonstration_is_wrong_and_otherwise_the_same(seed, number):
     right = arithmetic.chain(seed, number)
