@@ -1,11 +1,12 @@
 """One method against another over seeds: paired, with an interval and an exact test.
 
-Two arms that share a seed share its questions and the luck of its draws, so what counts
-is the difference within each seed. Everything here is conditional on what all seeds
-share: the model that they begin with, and the questions that are asked in the end.
+Two arms that share a seed share its order of questions and, where they ask as many at a
+time, its draws; so what counts is the difference within each seed. Everything here is
+conditional on what all seeds share: the model that they begin with, and the questions
+that are asked in the end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +26,7 @@ class Contrast(NamedTuple):
     seeds: int
 
 
-def paired(
-    ours: Float[np.ndarray, "S"], theirs: Float[np.ndarray, "S"], share: float = 0.95
-) -> Contrast:
+def paired(ours: Float[np.ndarray, "S"], theirs: Float[np.ndarray, "S"]) -> Contrast:
     """Of the same seeds in the same order, two at least."""
     difference = ours - theirs
     seeds = len(difference)
@@ -35,7 +34,7 @@ def paired(
         raise Refused(f"{seeds} seeds say nothing of how seeds differ. Give more.")
     mean = float(difference.mean())
     error = difference.std(ddof=1) / seeds**0.5
-    half = float(scipy.stats.t.ppf((1 + share) / 2, seeds - 1) * error)
+    half = float(scipy.stats.t.ppf(0.975, seeds - 1) * error)
     return Contrast(mean, mean - half, mean + half, flipped(difference), seeds)
 
 
@@ -67,12 +66,3 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, (len(names) - i) * p[name]))
         found[name] = largest
     return {name: found[name] for name in p}
-
-
-def mean(
-    of_seeds: Sequence[float] | Float[np.ndarray, "S"], share: float = 0.95
-) -> tuple[float, float, float]:
-    """Of one arm over seeds: the mean and its interval, by Student's t."""
-    values = np.asarray(of_seeds, float)
-    found = paired(values, np.zeros(len(values)), share)
-    return found.mean, found.low, found.high

@@ -1,8 +1,11 @@
 """What figures of sweeps share: curves over seeds, comparisons, results on disk.
 
-OUT/NAME.png    the picture
-OUT/NAME.json   its numbers, and what they were made by
-OUT/README.md   a row for each figure: what came out
+    OUT/NAME.png            the picture
+    OUT/NAME.json           its numbers, and what they were made by
+    OUT/NAME.points.jsonl   what is kept of each run, from when it was done
+    OUT/README.md           a row for each figure: what came out
+
+Rows of runs are written by `reproduce`.
 """
 
 import json
@@ -19,11 +22,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 import grpo_jax
-from grpo_jax import contrast, plots, sweep, workdir
+from grpo_jax import contrast, plots, workdir
 from grpo_jax.section import Refused
 
-# Told apart in grey too: each is darker or lighter than its neighbours, and dashed
-# otherwise.
+# Told apart in grey too: each is dashed otherwise.
 LOOKS = [
     {"color": "#000000", "linestyle": "-"},
     {"color": "#d55e00", "linestyle": "--"},
@@ -43,15 +45,24 @@ class Curves(NamedTuple):
     value: Float[np.ndarray, "S T"]
 
 
-def curves(folders: Sequence[pathlib.Path], key: str) -> Curves:
-    """What the rows of runs have by that name."""
-    found = []
-    for folder in folders:
-        rows = workdir.rows(folder / workdir.METRICS)
-        found.append(dict(zip(*plots.series(list(rows), key), strict=True)))
-    steps = sorted(set.intersection(*(set(one) for one in found)))
+def kept(folder: pathlib.Path, keys: Sequence[str]) -> dict[str, dict[str, list]]:
+    """What a figure keeps of a run: of each key the steps that have it, and what."""
+    rows = list(workdir.rows(folder / workdir.METRICS))
+    found = {key: plots.series(rows, key) for key in keys}
+    lacking = [key for key, (step, _) in found.items() if not len(step)]
+    if lacking:
+        raise Refused(f"{folder} has no row with {', '.join(lacking)}. Run it anew.")
+    return {k: {"step": x.tolist(), "value": y.tolist()} for k, (x, y) in found.items()}
+
+
+def curves(records: Sequence[Mapping[str, Any]], key: str) -> Curves:
+    """Of what is kept of an arm's runs."""
+    found = [
+        dict(zip(one[key]["step"], one[key]["value"], strict=True)) for one in records
+    ]
+    steps = sorted(set.intersection(*map(set, found)))
     if not steps:
-        raise Refused(f"{folders[0]} and its like have no {key} at a common step.")
+        raise Refused(f"{len(records)} runs have no {key} at a common step.")
     return Curves(np.array(steps), np.array([[one[t] for t in steps] for one in found]))
 
 
@@ -86,11 +97,17 @@ class Verdict(NamedTuple):
     found: contrast.Contrast
     holm: float  # p, corrected for how many claims there are
 
+    def __str__(self) -> str:
+        mean, low, high = self.found[:3]
+        told = f"{mean:+.1f} ({low:+.1f} to {high:+.1f}), {self.said}"
+        return f"{self.claim.name}: {told}"
+
     @property
     def said(self) -> str:
-        if self.found.low > 0:
-            return "yes"
-        return "the other way" if self.found.high < 0 else "not told apart"
+        """Both the corrected p and the interval have to say it."""
+        if self.holm >= 0.05 or self.found.low <= 0 <= self.found.high:
+            return "not told apart"
+        return "yes" if self.found.low > 0 else "the other way"
 
 
 def verdicts(
@@ -128,19 +145,17 @@ def write(
     figure: Figure,
     numbers: Mapping[str, Any],
     told: str,  # what came out, in a line
-    root: pathlib.Path,
-    points: sweep.Points,
+    records: Mapping[str, Mapping[str, Any]],  # by the names of points
     out: pathlib.Path,
 ):
     """The picture, its numbers, and a row in the table of all."""
     plots.written(figure, out / f"{name}.png")
-    made = [one for x in points if (one := sweep.done(x, root)) is not None]
     by = {
         "command": f"python -m grpo_jax reproduce {name}",
-        "points": len(points),
-        "hours_of_points": sum(one.seconds for one in made) / 3600,
-        "code": sorted({one.code for one in made}),
-        "versions": {
+        "runs": len(records),
+        "hours_of_runs": sum(one["seconds"] for one in records.values()) / 3600,
+        "code": sorted({one["code"] for one in records.values()}),
+        "drawn_with": {
             "grpo_jax": grpo_jax.__version__,
             "jax": jax.__version__,
             "python": sys.version.split()[0],
@@ -149,6 +164,7 @@ def write(
     text = json.dumps({"by": by} | _plain(numbers), indent=1, allow_nan=False)
     workdir.replace(out / f"{name}.json", text + "\n")
     _row(out / "README.md", name, told)
+    print(f"{out / name}.png, {name}.json: {told}")
 
 
 HEAD = "| figure | what came out |\n|---|---|\n"
@@ -163,11 +179,13 @@ def _row(path: pathlib.Path, name: str, told: str):
 
 
 def _plain(x: Any) -> Any:
-    """As JSON has it: of numbers four digits behind the point."""
+    """As JSON has it: of numbers six digits behind the point."""
+    if isinstance(x, Curves):
+        return _plain(x._asdict())
     if isinstance(x, Mapping):
         return {str(k): _plain(v) for k, v in x.items()}
     if isinstance(x, np.ndarray):
         return _plain(x.tolist())
     if isinstance(x, tuple | list):
         return [_plain(v) for v in x]
-    return round(x, 4) if isinstance(x, float) else x
+    return round(x, 6) if isinstance(x, float) else x

@@ -4,18 +4,29 @@
 
 A figure is experiments/deepseekmath/NAME.py, or another file's path, with
 
-    SEEDS                      how many, if nobody says
-    get_points(seeds, smoke)   the points of its sweep (see `sweep`); few and short ones
-                               to see whether all works
-    report(root, points, out)  draws what the points made, and writes its numbers
+    SEEDS                        how many, if nobody says
+    get_points(seeds, smoke)     the points of its sweep (see `sweep`), its own as
+                                 NAME/...; few and short ones to see whether all works
+    keep(folder)                 the numbers that the figure needs of one of its own
+    report(records, seeds, out)  draws them, by the names of points, and writes
+
+What is kept of a run is a row of OUT/NAME.points.jsonl from the moment it is done. A
+point that has a row is not run again, and what only it needed is not made: so a figure
+goes on from that file alone. A row is of this point if all that the run depends on was
+the same, but for the package's code, whose digest it tells.
 """
 
+import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
 
-from grpo_jax import experiment, line, sweep, workdir
+from grpo_jax import experiment, line, presets, sweep, workdir
 from grpo_jax.section import Refused
 
 FIGURES = pathlib.Path("experiments/deepseekmath")
@@ -29,7 +40,7 @@ class Options(NamedTuple):
     """
 
     figure: line.Text  # figure5, ...: a file of experiments/deepseekmath, or a path
-    seeds: int | None = None  # of each arm; None: the figure's own number
+    seeds: int | None = None  # of each arm; None: the figure's own number, or one
     jobs: int = len(os.sched_getaffinity(0))  # points at once, on cores of their own
     tries: int = 2  # of a point that fails
     smoke: bool = False  # everything once, small: whether it works, not what is true
@@ -45,24 +56,108 @@ def main(words: list[str]) -> int:
     module = experiment.load(str(file))
     if not hasattr(module, "get_points"):
         raise Refused(f"{file} has no get_points(), which figures have. Train it.")
-    seeds = module.SEEDS if given.seeds is None else given.seeds
+    usual = 1 if given.smoke else module.SEEDS
+    seeds = usual if given.seeds is None else given.seeds
     if seeds < 1:
         raise Refused(f"--seeds is {seeds}; an arm has one at least. Try 1.")
     root, out = given.workdir, given.out or file.parent / "results"
     if given.smoke:
+        # what compiles fastest; points inherit it
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         root, out = root / "smoke", given.out or root / "smoke" / "results"
     points = module.get_points(seeds, given.smoke)
+    known = identities(points)
     with workdir.locked(root / file.stem):
-        board = sweep.Board()
-        outcome = sweep.Sweep(points, root, given.jobs, given.tries).run(board)
+        records = Records(out / f"{file.stem}.points.jsonl", root, known, module.keep)
+        left = sweep.needed(points, records.own - records.known.keys())
+        sweeping = sweep.Sweep(left, root, known, given.jobs, given.tries, records.add)
+        outcome = sweeping.run(sweep.Board())
         if outcome.is_stopped:
             print("stopped, and saved: the same command goes on", file=sys.stderr)
             return sweep.STOPPED
         if outcome.failed:
             _tell(outcome, root)
             return 1
-        module.report(root, points, out)
+        module.report(records.known, seeds, out)
     return 0
+
+
+def identities(points: sweep.Points) -> dict[str, str]:
+    """Of each point a digest of what it depends on: its words, all its settings, the
+    files of a model that it names, and those of the points that it needs."""
+    sweep.check(points)
+    found: dict[str, str] = {}
+    modules: dict[str, ModuleType] = {}
+
+    def of(name: str) -> str:
+        if name not in found:
+            point = points[name]
+            told = [*sweep.words(point, name, pathlib.Path("ROOT"))]
+            if point.command == "train":
+                file = str(point.subject)
+                if file not in modules:
+                    modules[file] = experiment.load(file)
+                told.append(repr(settings(modules[file], point)))
+            told += [_files(word) for word in told if pathlib.Path(word[:200]).is_dir()]
+            told += map(of, sorted(point.needs))
+            found[name] = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        return found[name]
+
+    return {name: of(name) for name in points}
+
+
+def settings(module: ModuleType, point: sweep.Point) -> dict[str, Any]:
+    """All that a run of a file has, by path; what others make is named."""
+    given = {
+        k: str(x) if isinstance(x, sweep.Made) else x for k, x in point.settings.items()
+    }
+    chosen, preset = module.get_config(), given.pop("preset", None)
+    if preset is not None:
+        algorithm = presets.algorithm(preset)
+        chosen = dataclasses.replace(chosen, algorithm=algorithm)
+    return experiment.flat(experiment.changed(chosen, given))
+
+
+def _files(folder: str) -> str:
+    found = hashlib.sha256()
+    for path in sorted(pathlib.Path(folder).rglob("*")):
+        if path.is_file():
+            found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+class Records:
+    """What is kept of a figure's own points, on disk; a row when one is done."""
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        root: pathlib.Path,
+        identity: Mapping[str, str],
+        keep: Callable[[pathlib.Path], dict[str, Any]],
+    ):
+        self.path, self.root, self.identity, self.keep = path, root, identity, keep
+        figure = path.name.partition(".")[0]
+        self.own = {name for name in identity if name.startswith(f"{figure}/")}
+        rows = list(workdir.rows(path))
+        if path.exists():  # without half a row, which another would be written behind
+            workdir.replace(path, "".join(map(workdir.line, rows)))
+        self.known = {
+            row["name"]: row
+            for row in rows
+            if row["name"] in self.own and row["identity"] == identity[row["name"]]
+        }
+        for name in sorted(self.own - self.known.keys()):
+            if sweep.done(name, root, identity[name]) is not None:
+                self.add(name)
+
+    def add(self, name: str):
+        if name not in self.own:
+            return
+        made = sweep.done(name, self.root, self.identity[name])
+        row = {"name": name} | made._asdict() | self.keep(self.root / name)
+        workdir.append(self.path, row)
+        self.known[name] = row
 
 
 def _tell(outcome: sweep.Outcome, root: pathlib.Path):

@@ -2,13 +2,13 @@
 
     ROOT/NAME/               what a point writes
     ROOT/points/NAME.log     what it says, beside
-    ROOT/points/NAME.json    its command and its seconds, when it is done
+    ROOT/points/NAME.json    what it is, and its seconds, when it is done
     ROOT/points/NAME.lock    held while it runs
 
 A point is made once. The same sweep started again skips those that are done; all else
 goes on where it was, as every command does. A point's lock belongs to the process that
-runs it, not to the one that started it: if the latter is killed, the point runs on, and
-who starts the sweep again, or another that shares the point, waits for its end.
+runs it as well as to the one that started it: if the latter is killed, the point runs
+on, and who starts the sweep again, or another that shares the point, waits for its end.
 """
 
 import collections
@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -35,7 +35,6 @@ POINTS = "points"
 OUT = {  # how a command is told where to write, and what within a point's folder
     "train": ("--workdir", "."),
     "label": ("--out", "."),
-    "evaluate": ("--out", "evaluation.json"),
 }
 PAUSE = 0.2  # seconds between two looks at what runs
 REFUSED, STOPPED = 2, 33  # exit codes of commands
@@ -83,6 +82,14 @@ def _said(value: Any, root: pathlib.Path) -> list[str]:
     return [str(value)]
 
 
+def needed(points: Points, names: Collection[str]) -> dict[str, Point]:
+    """Those points, and all that has to be there before."""
+    wanted = list(names)
+    for name in wanted:  # it grows
+        wanted += [x for x in sorted(points[name].needs) if x not in wanted]
+    return {name: point for name, point in points.items() if name in wanted}
+
+
 def check(points: Points):
     """Refuses what could not be carried through."""
     for name, point in points.items():
@@ -105,30 +112,35 @@ class Done(NamedTuple):
     """What is written of a point that is done."""
 
     words: list[str]
-    seconds: float  # of the process that ended it, and of others before it
+    identity: str  # of all that it depends on
+    seconds: float  # of the process that ended it
     code: str  # digest of the package
 
 
-def done(name: str, root: pathlib.Path) -> Done | None:
+def done(name: str, root: pathlib.Path, identity: str) -> Done | None:
+    """What was made by that name, if it is that and is still there."""
     path = beside(name, root, "json")
-    return Done(**json.loads(path.read_text())) if path.exists() else None
+    if not (path.exists() and (root / name).exists()):
+        return None
+    found = Done(**json.loads(path.read_text()))
+    return found if found.identity == identity else None
 
 
 def beside(name: str, root: pathlib.Path, kind: str) -> pathlib.Path:
     return root / POINTS / f"{name}.{kind}"
 
 
-@contextlib.contextmanager
-def _claimed(path: pathlib.Path) -> Iterator[int | None]:
-    """A lock that a child may inherit and keep; None: another has it."""
+def _claimed(path: pathlib.Path) -> int | None:
+    """A lock, until it is closed here and in whom it was passed to; None: another has
+    it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield file.fileno()
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 class Child(NamedTuple):
@@ -137,6 +149,7 @@ class Child(NamedTuple):
     process: subprocess.Popen
     cores: frozenset[int]
     since: float
+    lock: int  # ours, until it is written that it is done
 
 
 class Failed(NamedTuple):
@@ -156,13 +169,20 @@ class Sweep:
     """Runs points, so many at a time, on cores of their own."""
 
     def __init__(
-        self, points: Points, root: pathlib.Path, jobs: int = 1, tries: int = 2
+        self,
+        points: Points,
+        root: pathlib.Path,
+        identity: Mapping[str, str],  # of each point
+        jobs: int = 1,
+        tries: int = 2,
+        ended: Callable[[str], None] = lambda name: None,  # when one is done
     ):
         check(points)
         for name, value in (("jobs", jobs), ("tries", tries)):
             if value < 1:
                 raise Refused(f"--{name} is {value}; it must be at least 1.")
-        self.points, self.root, self.tries = points, root, tries
+        self.points, self.root, self.identity = points, root, identity
+        self.tries, self.ended = tries, ended
         cores = sorted(os.sched_getaffinity(0))
         self.free = [
             frozenset(cores[job::jobs] or [cores[job % len(cores)]])
@@ -178,19 +198,25 @@ class Sweep:
         """Until all are done or failed; or, on SIGTERM and Ctrl-C, all are saved."""
         board.begin(self)
         with self._asked(), board:
-            while not self.is_asked:
-                self._reap(board)
-                is_elsewhere = self._start()
-                if not (self.running or is_elsewhere):
-                    break
-                board.show(self)
-                time.sleep(PAUSE)
-            for child in self.running.values():
-                child.process.send_signal(signal.SIGTERM)
-            while self.running:
-                self._reap(board)
-                time.sleep(PAUSE)
+            try:
+                while not self.is_asked:
+                    self._reap(board)
+                    looks_again = self._start()
+                    if not (self.running or looks_again):
+                        break
+                    board.show(self)
+                    time.sleep(PAUSE)
+            finally:
+                self._stop(board)
         return Outcome(self.failed, self.left(), self.is_asked)
+
+    def _stop(self, board: "Board"):
+        """Nothing that was begun here outlives this."""
+        for child in self.running.values():
+            child.process.send_signal(signal.SIGTERM)
+        for child in self.running.values():
+            child.process.wait()
+        self._reap(board)
 
     def left(self) -> list[str]:
         """Points that are neither done, nor running, nor failed."""
@@ -198,9 +224,7 @@ class Sweep:
         return [x for x in self.points if x not in taken and not self.is_done(x)]
 
     def is_done(self, name: str) -> bool:
-        """As it is now: with other settings it goes on, or says why it cannot."""
-        found = done(name, self.root)
-        return found is not None and found.words == self._words(name)
+        return done(name, self.root, self.identity[name]) is not None
 
     def _words(self, name: str) -> list[str]:
         return words(self.points[name], name, self.root)
@@ -224,19 +248,22 @@ class Sweep:
                 signal.signal(number, handler)
 
     def _start(self) -> bool:
-        """What can be; whether something is left that others run."""
-        is_elsewhere = False
+        """What can be; whether something is left that others run, or have ended."""
+        looks_again = False
         for name in self.left():
             if not self.free:
                 break
             if not all(map(self.is_done, self.points[name].needs)):
                 continue
-            with _claimed(beside(name, self.root, "lock")) as lock:
-                if lock is None:
-                    is_elsewhere = True
-                elif not self.is_done(name):  # others may just have ended it
-                    self.running[name] = self._child(name, lock)
-        return is_elsewhere
+            lock = _claimed(beside(name, self.root, "lock"))
+            if lock is None:
+                looks_again = True
+            elif self.is_done(name):  # by others, just now
+                os.close(lock)
+                looks_again = True
+            else:
+                self.running[name] = self._child(name, lock)
+        return looks_again
 
     def _child(self, name: str, lock: int) -> Child:
         cores, ours = self.free.pop(0), os.sched_getaffinity(0)
@@ -256,7 +283,7 @@ class Sweep:
                 )
             finally:
                 os.sched_setaffinity(0, ours)
-        return Child(process, cores, time.monotonic())
+        return Child(process, cores, time.monotonic(), lock)
 
     def _reap(self, board: "Board"):
         """What has ended is done, has failed, or is tried once more."""
@@ -268,19 +295,20 @@ class Sweep:
             self.free.append(child.cores)
             if code == 0:
                 seconds = time.monotonic() - child.since
-                found = Done(self._words(name), seconds, self.code)
+                known = self._words(name), self.identity[name]
+                found = Done(*known, seconds, self.code)
                 text = json.dumps(found._asdict()) + "\n"
                 workdir.replace(beside(name, self.root, "json"), text)
+                self.ended(name)
                 board.ended(self, name, seconds)
             elif not self._goes_on(name, code):
                 self.failed[name] = Failed(code, self._last(name))
                 board.failed(name, self.failed[name])
+            os.close(child.lock)
 
     def _goes_on(self, name: str, code: int) -> bool:
         """Whether a point that is not done yet may be: here, or in another sweep."""
-        if self.is_asked and code == STOPPED:
-            return True
-        return code != REFUSED and self.tried[name] < self.tries
+        return code != REFUSED and (self.is_asked or self.tried[name] < self.tries)
 
     def _last(self, name: str) -> str:
         lines = beside(name, self.root, "log").read_text(errors="replace").split("\n")

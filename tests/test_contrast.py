@@ -85,10 +85,6 @@ def test_holm_never_lowers_a_p_and_bonferroni_is_no_lower(p):
         assert named[name] <= x <= min(1.0, len(p) * named[name])
 
 
-def test_mean_of_one_arm():
-    assert contrast.mean([1, 2, 3]) == of(1, 2, 3)[:3]
-
-
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_seed_has_no_interval(count):
     with pytest.raises(Refused, match=f"{count} seeds say nothing"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from grpo_jax import contrast, figures, sweep, workdir
+from grpo_jax import contrast, figures, workdir
 from grpo_jax.figures import Claim
 from grpo_jax.section import Refused
 
@@ -20,10 +20,12 @@ def written(folder, values):
 
 
 def test_curves_are_of_the_steps_that_all_seeds_have(tmp_path):
-    runs = [
+    folders = [
         written(tmp_path / "a", [0.0, None, 0.2, 0.4]),
         written(tmp_path / "b", [0.1, 0.9, 0.3]),
     ]
+    runs = [figures.kept(folder, ["eval/accuracy"]) for folder in folders]
+    assert runs[0]["eval/accuracy"] == {"step": [0, 2, 3], "value": [0.0, 0.2, 0.4]}
     found = figures.curves(runs, "eval/accuracy")
     np.testing.assert_array_equal(found.step, [0, 2])
     np.testing.assert_array_equal(found.value, [[0.0, 0.2], [0.1, 0.3]])
@@ -31,8 +33,12 @@ def test_curves_are_of_the_steps_that_all_seeds_have(tmp_path):
     np.testing.assert_allclose(figures.ends(found, 1), [0.2, 0.3])
     with pytest.raises(Refused, match="2 points have no last 3"):
         figures.ends(found, 3)
-    with pytest.raises(Refused, match="have no kl at a common step"):
-        figures.curves(runs, "kl")
+    other = written(tmp_path / "c", [None, 0.5])
+    runs.append(figures.kept(other, ["eval/accuracy"]))
+    with pytest.raises(Refused, match="3 runs have no eval/accuracy at a common step"):
+        figures.curves(runs, "eval/accuracy")
+    with pytest.raises(Refused, match="has no row with kl"):
+        figures.kept(other, ["eval/accuracy", "kl"])
 
 
 def test_each_seed_is_drawn_and_their_mean_is_named():
@@ -45,44 +51,50 @@ def test_each_seed_is_drawn_and_their_mean_is_named():
     assert mean.get_label() == "an arm" and mean.get_color() == "#d55e00"
 
 
-def test_looks_differ_in_grey_or_in_their_dashes():
+def test_looks_differ_in_their_dashes():
     dashes = [str(look["linestyle"]) for look in figures.LOOKS]
     assert len(set(dashes)) == len(dashes)
 
 
 def test_claims_are_judged_by_seeds_and_corrected_for_how_many_they_are():
-    base = np.array([0.5, 0.6, 0.4, 0.5, 0.55])
-    ends = {"a": base, "b": base - [0.1, 0.11, 0.09, 0.1, 0.1], "c": base[::-1]}
+    base = np.array([0.5, 0.6, 0.4, 0.5, 0.55, 0.51, 0.52, 0.53])
+    less = [0.1, 0.11, 0.09, 0.1, 0.1, 0.1, 0.1, 0.1]
+    ends = {"a": base, "b": base - less, "c": base[::-1]}
     claims = [Claim("a", "b", 0.02), Claim("b", "a"), Claim("a", "c")]
     found = figures.verdicts(claims, ends)
     assert [one.said for one in found] == ["yes", "the other way", "not told apart"]
     assert found[0].found == contrast.paired(ends["a"], ends["b"])
-    # 5 seeds of one sign: 2/32; twice among three claims: 3 × .0625
-    assert [one.found.p for one in found[:2]] == [0.0625] * 2
-    assert [one.holm for one in found[:2]] == pytest.approx([0.1875] * 2)
+    # 8 seeds of one sign: 2/256; twice among three claims: 3 × .0078
+    assert [one.found.p for one in found[:2]] == [0.0078125] * 2
+    assert [one.holm for one in found[:2]] == pytest.approx([0.0234375] * 2)
+    few = {name: x[:5] for name, x in ends.items()}  # 2/32: no seed could say more
+    (one,) = figures.verdicts(claims[:1], few)
+    assert one.found.low > 0 and one.holm == 0.0625 and one.said == "not told apart"
     rows = figures.as_json(found)
     assert rows[0]["claim"] == "a − b" and rows[0]["paper"] == 0.02
-    assert rows[0]["mean"] == pytest.approx(0.1) and rows[0]["seeds"] == 5
+    assert rows[0]["mean"] == pytest.approx(0.1) and rows[0]["seeds"] == 8
+    assert str(found[0]).startswith("a − b: +0.1 (+0.1 to ")
     shown = figures.table(found, "points")
     assert list(shown.columns[0].cells) == ["a − b > 0", "b − a > 0", "a − c > 0"]
     assert list(shown.columns[1].cells) == ["+0.02", "", ""]
 
 
 def test_results_say_what_they_are_made_of(tmp_path):
-    points = {x: sweep.Point("train", "file.py") for x in ("a", "b", "c")}
-    for name, seconds in (("a", 1800.0), ("b", 5400.0)):
-        path = sweep.beside(name, tmp_path, "json")
-        made = sweep.Done(["train"], seconds, f"code of {name}")
-        workdir.replace(path, json.dumps(made._asdict()))
+    records = {
+        name: {"seconds": seconds, "code": f"code of {name}"}
+        for name, seconds in (("a", 1800.0), ("b", 5400.0))
+    }
     out = tmp_path / "out"
     figure = Figure()
-    given = {"curve": np.array([0.123456, 1.0]), "n": 3, "none": None}
+    curves = figures.Curves(np.array([0, 5]), np.array([[0.0, 1 / 3]]))
+    given = {"curve": np.array([0.12345678, 1.0]), "n": 3, "of": {"a": curves}}
     for told in ("first", "second"):
-        figures.write("plot", figure, given, told, tmp_path, points, out)
-    figures.write("other", figure, {}, "more", tmp_path, points, out)
+        figures.write("plot", figure, given, told, records, out)
+    figures.write("other", figure, {}, "more", records, out)
     found = json.loads((out / "plot.json").read_text())
-    assert found["curve"] == [0.1235, 1.0] and found["n"] == 3
-    assert found["by"]["hours_of_points"] == 2 and found["by"]["points"] == 3
+    assert found["curve"] == [0.123457, 1.0] and found["n"] == 3
+    assert found["of"]["a"] == {"step": [0, 5], "value": [[0.0, 0.333333]]}
+    assert found["by"]["hours_of_runs"] == 2 and found["by"]["runs"] == 2
     assert found["by"]["code"] == ["code of a", "code of b"]
     assert found["by"]["command"] == "python -m grpo_jax reproduce plot"
     assert (out / "plot.png").stat().st_size > 1000

@@ -1,31 +1,42 @@
 """A figure from nothing: its points, its drawing, and what is said if that fails."""
 
+import json
 import pathlib
+import shutil
 
 import pytest
 
-from grpo_jax import cli
-
-FIGURE = """
-from grpo_jax import config
+from grpo_jax import cli, reproduce
 from grpo_jax.sweep import Point
 
+FIGURE = """
+import json
+
+from grpo_jax import config
+from grpo_jax.sweep import Made, Point
+
 SEEDS = 2
+OF_SHARED = {}
 get_config = config.Config
 
 
 def get_points(seeds, smoke):
-    steps = 1 if smoke else 2
-    return {
-        f"figure/{arm}-{seed}": Point("train", FILE, {"seed": seed, "steps": steps})
-        for arm in ARMS
-        for seed in range(seeds)
-    }
+    found = {"shared": Point("train", FILE, OF_SHARED), "idle": Point("train", FILE)}
+    for arm in ARMS:
+        for seed in range(seeds):
+            given = {"seed": seed, "training.steps": 1 if smoke else 2}
+            given |= {"model.name": Made("shared")}
+            found[f"plot/{arm}-{seed}"] = Point("train", FILE, given)
+    return found
 
 
-def report(root, points, out):
-    out.mkdir(parents=True)
-    (out / "told").write_text(" ".join([str(root), *points]))
+def keep(folder):
+    return {"length": len((folder / "words").read_text())}
+
+
+def report(records, seeds, out):
+    told = {name: row["length"] for name, row in records.items()}
+    (out / "told").write_text(json.dumps([seeds, told]))
 """
 CHILD = """
 import pathlib, sys
@@ -56,25 +67,103 @@ def figure(tmp_path, monkeypatch):
     return make
 
 
+def told(path):
+    return json.loads((path / "told").read_text())
+
+
+ROOT = pathlib.Path("runs/deepseekmath")
+
+
 def test_a_figure_is_named_and_its_points_are_run_and_drawn(figure):
     path = figure("a", "b")
     assert cli.main(["reproduce", "plot"]) == 0
-    root = pathlib.Path("runs/deepseekmath")
-    names = [f"figure/{arm}-{seed}" for arm in "ab" for seed in (0, 1)]
-    told = (path.parent / "results" / "told").read_text()
-    assert told == " ".join([str(root), *names])
-    for name in names:
-        said = (root / name / "words").read_text()
-        assert said.startswith(f"train {path} --workdir {root / name} --seed")
-        assert said.endswith("--steps 2")
+    names = [f"plot/{arm}-{seed}" for arm in "ab" for seed in (0, 1)]
+    said = {name: (ROOT / name / "words").read_text() for name in names}
+    found = told(path.parent / "results")
+    assert found == [2, {name: len(text) for name, text in said.items()}]
+    for name, text in said.items():
+        assert text.startswith(f"train {path} --workdir {ROOT / name} --seed")
+        assert text.endswith(f"--training.steps 2 --model.name {ROOT / 'shared'}")
+    assert (ROOT / "shared").exists() and not (ROOT / "idle").exists()
+
+
+def test_what_is_kept_is_not_run_again(figure):
+    """Nor what only that needed; new seeds are, and whose command is another."""
+    path = figure("a")
+    assert cli.main(["reproduce", "plot", "--seeds", "1"]) == 0
+    kept = path.parent / "results" / "plot.points.jsonl"
+    first = kept.read_text()
+    row = json.loads(first)
+    assert row["name"] == "plot/a-0" and row["words"][0] == "train"
+    shutil.rmtree(ROOT)
+    assert cli.main(["reproduce", "plot", "--seeds", "1"]) == 0
+    assert not (ROOT / "shared").exists() and kept.read_text() == first
+    assert cli.main(["reproduce", "plot", "--seeds", "2"]) == 0
+    assert (ROOT / "shared").exists() and not (ROOT / "plot/a-0").exists()
+    assert [json.loads(x)["name"][-1] for x in kept.read_text().splitlines()] == [
+        "0",
+        "1",
+    ]
+    assert list(told(path.parent / "results")[1]) == ["plot/a-0", "plot/a-1"]
+    for change in CHANGES:  # in whatever a run depends on: settings, defaults, others
+        text = path.read_text()
+        assert change[0] in text
+        path.write_text(text.replace(*change))
+        shutil.rmtree(ROOT)
+        before = kept.read_text().count("plot/a-0")
+        assert cli.main(["reproduce", "plot", "--seeds", "1"]) == 0
+        assert kept.read_text().count("plot/a-0") == before + 2  # name and words
+
+
+CHANGES = [
+    ("else 2", "else 3"),
+    ("get_config = config.Config", "get_config = lambda: config.Config(seed=7)"),
+    ("OF_SHARED = {}", 'OF_SHARED = {"seed": 5}'),
+]
+
+
+def test_half_a_row_is_no_row(figure):
+    path = figure("a")
+    assert cli.main(["reproduce", "plot"]) == 0
+    kept = path.parent / "results" / "plot.points.jsonl"
+    whole = kept.read_text()
+    kept.write_text(whole[:-9])
+    assert cli.main(["reproduce", "plot"]) == 0
+    assert kept.read_text() == whole
+
+
+def test_a_model_that_is_named_is_part_of_what_a_run_is(tmp_path):
+    (tmp_path / "model").mkdir()
+    file = tmp_path / "model" / "weights"
+    text = "from grpo_jax import config\nget_config = config.Config\n"
+    (tmp_path / "file.py").write_text(text)
+    given = {"model.name": str(tmp_path / "model")}
+    points = {"a": Point("train", str(tmp_path / "file.py"), given)}
+    file.write_text("1")
+    before = reproduce.identities(points)
+    assert reproduce.identities(points) == before
+    file.write_text("2")
+    assert reproduce.identities(points) != before
+
+
+def test_a_row_that_a_kill_prevented_is_made_up_for(figure):
+    path = figure("a")
+    assert cli.main(["reproduce", "plot", "--seeds", "1"]) == 0
+    kept = path.parent / "results" / "plot.points.jsonl"
+    before = kept.read_text()
+    kept.unlink()
+    (ROOT / "plot/a-0/words").write_text("not run again")
+    assert cli.main(["reproduce", "plot", "--seeds", "1"]) == 0
+    found = json.loads(kept.read_text())
+    assert found == json.loads(before) | {"length": len("not run again")}
 
 
 def test_smoke_is_small_and_apart(figure):
     path = figure("a")
-    assert cli.main(["reproduce", str(path), "--smoke", "--seeds", "1"]) == 0
-    root = pathlib.Path("runs/deepseekmath/smoke")
-    assert (root / "results" / "told").read_text() == f"{root} figure/a-0"
-    assert (root / "figure/a-0/words").read_text().endswith("--steps 1")
+    assert cli.main(["reproduce", str(path), "--smoke"]) == 0
+    root = ROOT / "smoke"
+    assert list(told(root / "results")[1]) == ["plot/a-0"]
+    assert "--training.steps 1" in (root / "plot/a-0/words").read_text()
     assert not (path.parent / "results").exists()
 
 
@@ -82,16 +171,17 @@ def test_where_points_and_results_go_is_for_the_user_to_say(figure):
     figure("a")
     words = ["--workdir", "w", "--out", "o", "--jobs", "1", "--seeds", "1"]
     assert cli.main(["reproduce", "plot", *words]) == 0
-    assert pathlib.Path("o/told").read_text() == "w figure/a-0"
+    assert pathlib.Path("w/plot/a-0/words").exists()
+    assert list(told(pathlib.Path("o"))[1]) == ["plot/a-0"]
 
 
 def test_nothing_is_drawn_of_a_sweep_that_failed(figure, capsys):
     path = figure("a", "bad")
     assert cli.main(["reproduce", "plot", "--seeds", "1", "--tries", "1"]) == 1
     said = capsys.readouterr().err
-    log = "runs/deepseekmath/points/figure/bad-0.log"
-    assert f"figure/bad-0 ended with code 1: it broke ({log})" in said
-    assert not (path.parent / "results").exists()
+    log = "runs/deepseekmath/points/plot/bad-0.log"
+    assert f"plot/bad-0 ended with code 1: it broke ({log})" in said
+    assert not (path.parent / "results" / "told").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,8 +58,13 @@ def point(**settings):
     return Point("train", "file.py", settings)
 
 
+def identities(points, root):
+    return {name: str(sweep.words(one, name, root)) for name, one in points.items()}
+
+
 def run(points, root, **options):
-    return sweep.Sweep(points, root, **options).run(sweep.Board())
+    known = identities(points, root)
+    return sweep.Sweep(points, root, known, **options).run(sweep.Board())
 
 
 def ran(root, name):
@@ -76,9 +82,9 @@ def test_words_say_what_a_point_is(tmp_path):
         *("train", "file.py", "--workdir", "r/p/q", "--a.long-name", "1", "2"),
         *("--b", "None", "--c", "r/x/y", "--d", "r/z/w.json"),
     ]
-    two = Point("evaluate", Made("x"), {"k": 4})
+    two = Point("label", Made("x"), {"questions": 4})
     assert sweep.words(two, "e", pathlib.Path("r")) == [
-        *("evaluate", "r/x", "--out", "r/e/evaluation.json", "--k", "4")
+        *("label", "r/x", "--out", "r/e", "--questions", "4")
     ]
     assert one.needs == {"x/y", "z"}
     assert two.needs == {"x"}
@@ -113,10 +119,16 @@ def test_points_run_once_and_after_what_they_need(fake):
     assert "said file.py" in (fake / "points/deep/a.log").read_text()
     assert run(points, fake) == ({}, [], False)
     assert [ran(fake, name) for name in points] == [1, 1, 1]
-    assert sweep.done("b", fake).words == sweep.words(points["b"], "b", fake)
+    words = sweep.words(points["b"], "b", fake)
+    assert sweep.done("b", fake, str(words)).words == words
+    assert sweep.done("b", fake, "another") is None
+    shutil.rmtree(fake / "c")  # what is gone is not done
+    assert run(points, fake) == ({}, [], False)
+    assert [ran(fake, name) for name in points] == [1, 1, 1]
 
 
-def test_a_point_whose_settings_changed_runs_again(fake):
+def test_a_point_of_another_identity_is_not_done(fake):
+    """Whether its command goes on in the same folder is for that to say."""
     run({"a": point(steps=1), "b": point()}, fake)
     run({"a": point(steps=2), "b": point()}, fake)
     assert (ran(fake, "a"), ran(fake, "b")) == (2, 1)
@@ -161,7 +173,8 @@ from grpo_jax import sweep
 from grpo_jax.sweep import Point
 points = {name: Point("train", "file.py", {"seconds": 60}) for name in "abc"}
 os.environ["PYTHONPATH"] = sys.argv[2]  # where children find the other package
-found = sweep.Sweep(points, pathlib.Path(sys.argv[1]), jobs=2).run(sweep.Board())
+root = pathlib.Path(sys.argv[1])
+found = sweep.Sweep(points, root, dict(zip("abc", "abc")), jobs=2).run(sweep.Board())
 print(found)
 """
 
@@ -220,20 +233,20 @@ def test_a_driver_that_is_stopped_stops_its_points(fake):
 @pytest.mark.parametrize(
     ("points", "rule"),
     [
-        ({"a": Point("sample", "x")}, "a 'sample'; there are train, label, evaluate"),
+        ({"a": Point("sample", "x")}, "a 'sample'; there are train, label"),
         ({"a": point(needs=Made("b"))}, "needs b, which is none"),
         ({"a": point(x=Made("b")), "b": point(x=Made("a"))}, "in a ring: a, b"),
     ],
 )
 def test_what_cannot_be_carried_through_is_refused(points, rule, tmp_path):
     with pytest.raises(Refused, match=rule):
-        sweep.Sweep(points, tmp_path)
+        sweep.Sweep(points, tmp_path, {})
 
 
 @pytest.mark.parametrize("name", ["jobs", "tries"])
 def test_numbers_below_one_are_refused(name, tmp_path):
     with pytest.raises(Refused, match=f"--{name} is 0"):
-        sweep.Sweep({}, tmp_path, **{name: 0})
+        sweep.Sweep({}, tmp_path, {}, **{name: 0})
 
 
 def test_what_is_written_is_plain(fake):
@@ -242,3 +255,16 @@ def test_what_is_written_is_plain(fake):
     assert found["words"][-2:] == ["--beta", "0.5"]
     assert found["seconds"] >= 0
     assert len(found["code"]) == 16
+
+
+def test_nothing_outlives_a_driver_that_fails(fake):
+    points = {"a": point(), "b": point(seconds=60)}
+
+    def ended(name):
+        until(lambda: ran(fake, "b"))
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        run(points, fake, jobs=2, ended=ended)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((fake / "b/pid").read_text()), 0)

@@ -1,0 +1,33 @@
+"""The points of all figures are commands that the package takes."""
+
+import pathlib
+
+import pytest
+
+from grpo_jax import config, experiment, labelling, line, reproduce, sweep
+
+FIGURES = [
+    path
+    for path in sorted(reproduce.FIGURES.glob("*.py"))
+    if "get_points" in path.read_text()
+]
+ROOT = pathlib.Path("root")
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)
+def test_every_point_of_a_figure_is_a_command_with_settings_that_hold(path, smoke):
+    module = experiment.load(str(path))
+    points = module.get_points(2, smoke)
+    sweep.check(points)
+    seen = {}
+    for name, point in points.items():
+        words = sweep.words(point, name, ROOT)
+        if point.command == "label":
+            assert line.parse("label", labelling.Options, words[1:]).out == ROOT / name
+            continue
+        order = experiment.parse(experiment.load(point.subject), words[2:])
+        assert isinstance(order.config, config.Config)
+        assert order.workdir == ROOT / name
+        seen.setdefault(str(order.config), []).append(name)
+    assert not [names for names in seen.values() if len(names) > 1]  # no two alike
