@@ -175,7 +175,10 @@ def _data(given: Options, own: config.Data | None, prompts: dict) -> config.Data
     split = {} if given.split is None else {"split": given.split}
     if own is not None and own.name == name:
         return inquiry.with_columns(given, dataclasses.replace(own, **prompts, **split))
-    data = config.Data(**generated(name) or {"name": name}, **prompts, **split)
+    known = generated(name)
+    if known and given.questions:  # there are as many as one wants
+        known["count"] = max(config.Data().count, 2 * given.questions)
+    data = config.Data(**known or {"name": name}, **prompts, **split)
     return inquiry.with_columns(given, data)
 
 

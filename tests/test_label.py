@@ -17,7 +17,9 @@ from grpo_jax import (
     config,
     crossing,
     labeller,
+    labelling,
     labels,
+    line,
     programs,
     rollout,
     runs,
@@ -478,6 +480,15 @@ def test_of_chains_the_truth_is_told(name, model, run, tmp_path):
     assert found["violations"] == 4 and "that are the truth 88.9%" in " ".join(
         text.split()
     )
+
+
+def test_of_generated_problems_there_are_as_many_as_one_asks_for():
+    words = ["tiny", "--data", "series-3-4", "--questions", "3000"]
+    given = line.parse("label", labelling.Options, words)
+    chosen = labelling._chosen(given)
+    assert len(chosen.solver.problems) == 3000
+    signs = {sum(map(p.question.count, "+-")) for p in chosen.solver.problems}
+    assert signs == {3, 4}
 
 
 def test_several_processes_share_questions(model, run, tmp_path, monkeypatch):

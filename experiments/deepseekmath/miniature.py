@@ -129,6 +129,7 @@ def common(smoke: bool) -> dict[str, Point]:
     """What several figures begin with: the start, and the judge with its labels."""
     of_start: dict[str, Any] = {"seed": 1}
     of_labels: dict[str, Any] = {"data": "series-3-4", "max_new": 72, "solutions": 4}
+    of_labels |= {"questions": 4000}
     of_judge: dict[str, Any] = {}
     if smoke:
         of_start = SMALL | TINY | {"sft.steps": 2, "sft.batch_size": 4}
