@@ -183,8 +183,7 @@ class Evaluation(Section):
     batch_size: int = 64  # asked at once
     samples: int = 0  # answers drawn to each besides the greedy one: pass@k, maj@k
     temperature: float = 0.7  # of those
-    # other sets that are examined as well: gsm8k, series-6, whatever `evaluate` asks
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # sets examined as well: gsm8k, series-5, a file
 
     def check(self):
         self.need_positive("every", "questions", "batch_size", "temperature")
