@@ -62,13 +62,17 @@ def parse(experiment: ModuleType, words: list[str]) -> Order:
             f"get_config() of {experiment.__file__} returns {type(default).__name__}; "
             "it must return a grpo_jax.config.Config."
         )
-    preset = _preset(words)
-    if preset:
-        chosen = presets.algorithm(preset)
-        default = dataclasses.replace(default, algorithm=chosen)
+    default = preset(default, _preset(words))
     file = pathlib.Path(experiment.__file__)
     usual = Order(default, pathlib.Path("runs") / file.stem)
     return line.parse(f"train {file}", Order, words, default=usual)
+
+
+def preset(settings: config.Config, name: str | None) -> config.Config:
+    """With a known method's algorithm, if one is named."""
+    if not name:
+        return settings
+    return dataclasses.replace(settings, algorithm=presets.algorithm(name))
 
 
 def describe(settings: config.Config) -> str:

@@ -16,7 +16,6 @@ goes on from that file alone. A row is of this point if all that the run depends
 the same, but for the package's code, whose digest it tells.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from grpo_jax import experiment, line, presets, sweep, workdir
+from grpo_jax import experiment, line, sweep, workdir
 from grpo_jax.section import Refused
 
 FIGURES = pathlib.Path("experiments/deepseekmath")
@@ -98,7 +97,8 @@ def identities(points: sweep.Points) -> dict[str, str]:
                 if file not in modules:
                     modules[file] = experiment.load(file)
                 told.append(repr(settings(modules[file], point)))
-            told += [_files(word) for word in told if pathlib.Path(word[:200]).is_dir()]
+            folders = (pathlib.Path(word[:200]) for word in told)
+            told += [workdir.digest(x, "*") for x in list(folders) if x.is_dir()]
             told += map(of, sorted(point.needs))
             found[name] = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
         return found[name]
@@ -111,19 +111,8 @@ def settings(module: ModuleType, point: sweep.Point) -> dict[str, Any]:
     given = {
         k: str(x) if isinstance(x, sweep.Made) else x for k, x in point.settings.items()
     }
-    chosen, preset = module.get_config(), given.pop("preset", None)
-    if preset is not None:
-        algorithm = presets.algorithm(preset)
-        chosen = dataclasses.replace(chosen, algorithm=algorithm)
+    chosen = experiment.preset(module.get_config(), given.pop("preset", None))
     return experiment.flat(experiment.changed(chosen, given))
-
-
-def _files(folder: str) -> str:
-    found = hashlib.sha256()
-    for path in sorted(pathlib.Path(folder).rglob("*")):
-        if path.is_file():
-            found.update(path.name.encode() + path.read_bytes())
-    return found.hexdigest()
 
 
 class Records:

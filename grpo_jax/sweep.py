@@ -32,10 +32,7 @@ from grpo_jax import workdir
 from grpo_jax.section import Refused
 
 POINTS = "points"
-OUT = {  # how a command is told where to write, and what within a point's folder
-    "train": ("--workdir", "."),
-    "label": ("--out", "."),
-}
+OUT = {"train": "--workdir", "label": "--out"}  # how commands are told a folder
 PAUSE = 0.2  # seconds between two looks at what runs
 REFUSED, STOPPED = 2, 33  # exit codes of commands
 
@@ -66,9 +63,8 @@ Points = Mapping[str, Point]
 
 def words(point: Point, name: str, root: pathlib.Path) -> list[str]:
     """The command line, behind `python -m grpo_jax`."""
-    option, within = OUT[point.command]
     found = [point.command, *_said(point.subject, root)]
-    found += [option, str(root / name / within)]
+    found += [OUT[point.command], str(root / name)]
     for setting, value in point.settings.items():
         found += [f"--{setting.replace('_', '-')}", *_said(value, root)]
     return found
@@ -191,6 +187,7 @@ class Sweep:
         self.running: dict[str, Child] = {}
         self.failed: dict[str, Failed] = {}
         self.tried: collections.Counter[str] = collections.Counter()
+        self.seen: set[str] = set()  # done: that is looked up once
         self.is_asked = False
         self.code = workdir.digest(pathlib.Path(__file__).parent)
 
@@ -224,7 +221,9 @@ class Sweep:
         return [x for x in self.points if x not in taken and not self.is_done(x)]
 
     def is_done(self, name: str) -> bool:
-        return done(name, self.root, self.identity[name]) is not None
+        if name not in self.seen and done(name, self.root, self.identity[name]):
+            self.seen.add(name)
+        return name in self.seen
 
     def _words(self, name: str) -> list[str]:
         return words(self.points[name], name, self.root)

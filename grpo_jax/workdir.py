@@ -155,10 +155,10 @@ def keep_until(path: pathlib.Path, step: int):
             replace(path, kept)
 
 
-def digest(folder: pathlib.Path) -> str:
-    """Of the Python files in it."""
+def digest(folder: pathlib.Path, pattern: str = "*.py") -> str:
+    """Of such files in it."""
     found = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(filter(pathlib.Path.is_file, folder.rglob(pattern))):
         found.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
