@@ -114,7 +114,7 @@ def judge() -> config.Config:
         data=config.Data(name="runs/deepseekmath/labels/hard.jsonl", held_out=0.2),
         sft=config.SFT(),
         reward=config.Reward(
-            labels="steps", steps=600, batch_size=64, longest=96, learning_rate=1e-3
+            labels="steps", steps=1500, batch_size=64, longest=96, learning_rate=1e-3
         ),
         sampling=config.Sampling(),
         evaluation=config.Evaluation(every=200),
