@@ -25,6 +25,9 @@ class Contrast(NamedTuple):
     p: float  # of both sides, over all ways to flip the differences' signs
     seeds: int
 
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
+
 
 def paired(ours: Float[np.ndarray, "S"], theirs: Float[np.ndarray, "S"]) -> Contrast:
     """Of the same seeds in the same order, two at least."""

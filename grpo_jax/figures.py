@@ -92,15 +92,16 @@ class Claim(NamedTuple):
         return f"{self.ours} − {self.theirs}"
 
 
+Pair = tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"]]
+
+
 class Verdict(NamedTuple):
     claim: Claim
     found: contrast.Contrast
     holm: float  # p, corrected for how many claims there are
 
     def __str__(self) -> str:
-        mean, low, high = self.found[:3]
-        told = f"{mean:+.1f} ({low:+.1f} to {high:+.1f}), {self.said}"
-        return f"{self.claim.name}: {told}"
+        return f"{self.claim.name}: {self.found}, {self.said}"
 
     @property
     def said(self) -> str:
@@ -114,7 +115,12 @@ def verdicts(
     claims: Sequence[Claim], ends: Mapping[str, Float[np.ndarray, "S"]]
 ) -> list[Verdict]:
     """By what each seed of each arm comes to."""
-    found = [contrast.paired(ends[one.ours], ends[one.theirs]) for one in claims]
+    return of_pairs(claims, [(ends[one.ours], ends[one.theirs]) for one in claims])
+
+
+def of_pairs(claims: Sequence[Claim], pairs: Sequence[Pair]) -> list[Verdict]:
+    """By what the two of each claim come to, seed by seed."""
+    found = [contrast.paired(*pair) for pair in pairs]
     p = contrast.holm({str(i): one.p for i, one in enumerate(found)})
     return list(map(Verdict, claims, found, p.values()))
 
@@ -180,7 +186,7 @@ def _row(path: pathlib.Path, name: str, told: str):
 
 def _plain(x: Any) -> Any:
     """As JSON has it: of numbers six digits behind the point."""
-    if isinstance(x, Curves):
+    if isinstance(x, Curves | contrast.Contrast):
         return _plain(x._asdict())
     if isinstance(x, Mapping):
         return {str(k): _plain(v) for k, v in x.items()}

@@ -90,7 +90,8 @@ def train(
 
 # How many rounds, and what no update changes by; the runs themselves say what changed.
 MAY_CHANGE = ("iterative.rounds", "evaluation.", "keep.", "training.mesh")
-OF_JUDGES = "every", "questions", "batch_size"  # of evaluation
+# Of evaluation; they are examined before they learn and after.
+OF_JUDGES = "questions", "batch_size"
 MAY_CHANGE += ("training.parts", "training.packed", "training.deterministic")
 
 

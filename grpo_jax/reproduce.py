@@ -112,7 +112,8 @@ def settings(module: ModuleType, point: sweep.Point) -> dict[str, Any]:
         k: str(x) if isinstance(x, sweep.Made) else x for k, x in point.settings.items()
     }
     chosen = experiment.preset(module.get_config(), given.pop("preset", None))
-    return experiment.flat(experiment.changed(chosen, given))
+    begun = {"fork_from": x} if (x := given.pop("fork_from", None)) else {}
+    return experiment.flat(experiment.changed(chosen, given)) | begun
 
 
 class Records:

@@ -32,7 +32,9 @@ from grpo_jax import workdir
 from grpo_jax.section import Refused
 
 POINTS = "points"
-OUT = {"train": "--workdir", "label": "--out"}  # how commands are told a folder
+# How commands are told a folder, or a file in it.
+OUT = {"train": "--workdir", "label": "--out", "evaluate": "--out"}
+FILE = {"evaluate": "evaluation.json"}
 PAUSE = 0.2  # seconds between two looks at what runs
 REFUSED, STOPPED = 2, 33  # exit codes of commands
 
@@ -64,7 +66,7 @@ Points = Mapping[str, Point]
 def words(point: Point, name: str, root: pathlib.Path) -> list[str]:
     """The command line, behind `python -m grpo_jax`."""
     found = [point.command, *_said(point.subject, root)]
-    found += [OUT[point.command], str(root / name)]
+    found += [OUT[point.command], str(root / name / FILE.get(point.command, ""))]
     for setting, value in point.settings.items():
         found += [f"--{setting.replace('_', '-')}", *_said(value, root)]
     return found

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from grpo_jax import cli, reproduce
-from grpo_jax.sweep import Point
+from grpo_jax.sweep import Made, Point
 
 FIGURE = """
 import json
@@ -144,6 +144,17 @@ def test_a_model_that_is_named_is_part_of_what_a_run_is(tmp_path):
     assert reproduce.identities(points) == before
     file.write_text("2")
     assert reproduce.identities(points) != before
+
+
+def test_where_a_run_goes_on_from_is_part_of_what_it_is(tmp_path):
+    text = "from grpo_jax import config\nget_config = config.Config\n"
+    (tmp_path / "file.py").write_text(text)
+    points = {name: Point("train", str(tmp_path / "file.py")) for name in "ab"}
+    forked = {"fork_from": Made("a", "policy-0"), "training.steps": 7}
+    points["b"] = points["b"]._replace(settings=forked)
+    known = reproduce.identities(points)
+    forked["fork_from"] = Made("a", "policy-1")
+    assert reproduce.identities(points)["b"] != known["b"] != known["a"]
 
 
 def test_a_row_that_a_kill_prevented_is_made_up_for(figure):

@@ -86,6 +86,10 @@ def test_words_say_what_a_point_is(tmp_path):
     assert sweep.words(two, "e", pathlib.Path("r")) == [
         *("label", "r/x", "--out", "r/e", "--questions", "4")
     ]
+    three = Point("evaluate", "m", {"k": 2})
+    assert sweep.words(three, "e", pathlib.Path("r")) == [
+        *("evaluate", "m", "--out", "r/e/evaluation.json", "--k", "2")
+    ]
     assert one.needs == {"x/y", "z"}
     assert two.needs == {"x"}
 

@@ -97,7 +97,7 @@ BESIDE = [
 
 def get_points(seeds: int, smoke: bool) -> dict[str, sweep.Point]:
     arms = {name: one | short(one) for name, one in ARMS.items()} if smoke else ARMS
-    return miniature.common(smoke) | miniature.points(NAME, arms, seeds)
+    return miniature.common(smoke) | miniature.points(NAME, arms, range(seeds))
 
 
 def short(settings: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ no figure uses. In-domain and out-of-domain accuracy there, from 44 and 37%: 3e-
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from grpo_jax import config
@@ -145,7 +145,7 @@ def common(smoke: bool) -> dict[str, Point]:
 
 
 def points(
-    figure: str, arms: Mapping[str, Mapping[str, Any]], seeds: int
+    figure: str, arms: Mapping[str, Mapping[str, Any]], seeds: Iterable[int]
 ) -> dict[str, Point]:
     """A run of a file for each arm and seed; seed after seed, so that what is done is
     whole at any time."""
@@ -153,7 +153,7 @@ def points(
         place(figure, arm, seed): Point(
             "train", str(HERE / f"{figure}.py"), {"seed": seed} | settings
         )
-        for seed in range(seeds)
+        for seed in seeds
         for arm, settings in arms.items()
     }
 

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from grpo_jax import config, experiment, labelling, line, reproduce, sweep
+from grpo_jax import config, evaluation, experiment, labelling, line, reproduce, sweep
 
 FIGURES = [
     path
@@ -12,6 +12,7 @@ FIGURES = [
     if "get_points" in path.read_text()
 ]
 ROOT = pathlib.Path("root")
+OPTIONS = {"label": labelling.Options, "evaluate": evaluation.Options}
 
 
 @pytest.mark.parametrize("smoke", [False, True])
@@ -23,11 +24,12 @@ def test_every_point_of_a_figure_is_a_command_with_settings_that_hold(path, smok
     seen = {}
     for name, point in points.items():
         words = sweep.words(point, name, ROOT)
-        if point.command == "label":
-            assert line.parse("label", labelling.Options, words[1:]).out == ROOT / name
+        if point.command in OPTIONS:
+            given = line.parse(point.command, OPTIONS[point.command], words[1:])
+            assert given.out in (ROOT / name, ROOT / name / "evaluation.json")
             continue
         order = experiment.parse(experiment.load(point.subject), words[2:])
         assert isinstance(order.config, config.Config)
         assert order.workdir == ROOT / name
-        seen.setdefault(str(order.config), []).append(name)
+        seen.setdefault(str((order.config, order.fork_from)), []).append(name)
     assert not [names for names in seen.values() if len(names) > 1]  # no two alike
