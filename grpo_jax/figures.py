@@ -3,7 +3,7 @@
     OUT/NAME.png            the picture
     OUT/NAME.json           its numbers, and what they were made by
     OUT/NAME.points.jsonl   what is kept of each run, from when it was done
-    OUT/README.md           a row for each figure: what came out
+    OUT/README.md           what came out, of all figures that are there
 
 Rows of runs are written by `reproduce`.
 """
@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.console import Console
 from rich.table import Table
 
 import grpo_jax
@@ -36,6 +37,9 @@ LOOKS = [
     {"color": "#e69f00", "linestyle": (0, (1, 1))},
     {"color": "#7f7f7f", "linestyle": (0, (8, 2, 1, 2))},
 ]
+
+
+STRICT = {"allow_nan": False, "ensure_ascii": False}
 
 
 class Curves(NamedTuple):
@@ -137,6 +141,16 @@ def table(found: Sequence[Verdict], unit: str) -> Table:
     return out
 
 
+def judged(
+    found: Mapping[str, Sequence[Verdict]], unit: str
+) -> tuple[dict[str, list[dict[str, Any]]], str]:
+    """Shows them; as JSON, and the first ones in a line."""
+    for title, some in found.items():
+        Console().print(title, table(some, unit))
+    first = next(iter(found.values()))
+    return {k: as_json(x) for k, x in found.items()}, "; ".join(map(str, first))
+
+
 def as_json(found: Sequence[Verdict]) -> list[dict[str, Any]]:
     return [
         {"claim": one.claim.name, "paper": one.claim.paper, "said": one.said}
@@ -154,7 +168,7 @@ def write(
     records: Mapping[str, Mapping[str, Any]],  # by the names of points
     out: pathlib.Path,
 ):
-    """The picture, its numbers, and a row in the table of all."""
+    """The picture, its numbers, and the tables of all."""
     plots.written(figure, out / f"{name}.png")
     by = {
         "command": f"python -m grpo_jax reproduce {name}",
@@ -167,21 +181,35 @@ def write(
             "python": sys.version.split()[0],
         },
     }
-    text = json.dumps({"by": by} | _plain(numbers), indent=1, allow_nan=False)
+    text = json.dumps({"told": told, "by": by} | _plain(numbers), indent=1, **STRICT)
     workdir.replace(out / f"{name}.json", text + "\n")
-    _row(out / "README.md", name, told)
+    found = {x.stem: json.loads(x.read_text()) for x in sorted(out.glob("*.json"))}
+    workdir.replace(out / "README.md", readme(found))
     print(f"{out / name}.png, {name}.json: {told}")
 
 
-HEAD = "| figure | what came out |\n|---|---|\n"
+def readme(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of all figures what came out; and each claim of the paper beside it."""
+    rows = [f"| [{name}]({name}.png) | {one['told']} |" for name, one in found.items()]
+    lines = ["# Results", "", "| figure | what came out |", "|---|---|", *rows]
+    claims = [
+        claimed(f"{name}, {title.partition(',')[0]}", one)
+        for name, figure in found.items()
+        for title, verdicts in figure.get("verdicts", {}).items()
+        for one in verdicts
+        if one["paper"] is not None
+    ]
+    if claims:
+        head = "| figure | is above 0 | in the paper | here (95%) | p, Holm | so |"
+        lines += ["", "# Claims of the paper", "", head, "|---" * 6 + "|", *claims]
+    return "\n".join(lines) + "\n"
 
 
-def _row(path: pathlib.Path, name: str, told: str):
-    """One for each figure; the others stay as they are."""
-    text = path.read_text() if path.exists() else f"# Results\n\n{HEAD}"
-    first = f"| [{name}]({name}.png) |"
-    lines = [line for line in text.splitlines() if not line.startswith(first)]
-    workdir.replace(path, "\n".join([*lines, f"{first} {told} |"]) + "\n")
+def claimed(where: str, one: Mapping[str, Any]) -> str:
+    """A row, of what `as_json` has."""
+    here = f"{one['mean']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+    cells = where, one["claim"], f"{one['paper']:+.2f}", here, f"{one['holm']:.2g}"
+    return f"| {' | '.join(cells)} | {one['said']} |"
 
 
 def _plain(x: Any) -> Any:

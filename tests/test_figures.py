@@ -98,9 +98,21 @@ def test_results_say_what_they_are_made_of(tmp_path):
     assert found["by"]["code"] == ["code of a", "code of b"]
     assert found["by"]["command"] == "python -m grpo_jax reproduce plot"
     assert (out / "plot.png").stat().st_size > 1000
-    assert (out / "README.md").read_text().splitlines()[2:] == [
-        "| figure | what came out |",
-        "|---|---|",
-        "| [plot](plot.png) | second |",
+    assert (out / "README.md").read_text().splitlines() == [
+        *("# Results", "", "| figure | what came out |", "|---|---|"),
         "| [other](other.png) | more |",
+        "| [plot](plot.png) | second |",
     ]
+
+
+def test_what_the_paper_claims_stands_beside_what_came_out(tmp_path):
+    base = np.array([0.5, 0.6, 0.4, 0.5, 0.55, 0.51, 0.52, 0.53])
+    claims = [Claim("a", "b", 1.5), Claim("b", "a")]
+    judged = figures.verdicts(claims, {"a": base + 0.25, "b": base})
+    numbers = {"verdicts": {"in-domain, paper": figures.as_json(judged)}}
+    figures.write("plot", Figure(), numbers, "told", {}, tmp_path)
+    *_, head, line, row = (tmp_path / "README.md").read_text().splitlines()
+    assert head.count("|") == line.count("|") == row.count("|") == 7
+    assert row == (
+        "| plot, in-domain | a − b | +1.50 | +0.25 (+0.25 to +0.25) | 0.016 | yes |"
+    )

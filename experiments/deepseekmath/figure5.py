@@ -34,7 +34,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from grpo_jax import experiment, figures, sweep
 from grpo_jax.figures import Claim
@@ -93,6 +92,7 @@ BESIDE = [
     Claim("GRPO+OS", "DPO"),
     Claim(f"GRPO+OS {AGAIN}", f"Online RFT {AGAIN}"),
 ]
+CLAIMS = {"paper": PAPER, "beside": BESIDE}
 
 
 def get_points(seeds: int, smoke: bool) -> dict[str, sweep.Point]:
@@ -146,15 +146,12 @@ def curves(
 
 def judged(found: dict[str, dict[str, figures.Curves]], last: int):
     """Whether the claims hold, shown; and in a line those of the paper, in-domain."""
-    verdicts, told = {}, ""
+    verdicts = {}
     for title, of in found.items():
         ends = {arm: figures.ends(x, last) for arm, x in of.items()}
-        for kind, claims in {"paper": PAPER, "beside": BESIDE}.items():
-            judged = figures.verdicts(claims, ends)
-            Console().print(f"{title}, {kind}", figures.table(judged, "points"))
-            verdicts[f"{title}, {kind}"] = figures.as_json(judged)
-            told = told or "; ".join(map(str, judged))
-    return verdicts, told
+        for kind, claims in CLAIMS.items():
+            verdicts[f"{title}, {kind}"] = figures.verdicts(claims, ends)
+    return figures.judged(verdicts, "points")
 
 
 def drawn(found: dict[str, dict[str, figures.Curves]]) -> Figure:

@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from grpo_jax import experiment, figures, plots, sweep, workdir
 from grpo_jax.figures import Claim, Curves
@@ -136,15 +135,12 @@ def means(ours: Curves, theirs: Curves) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judged(found: dict[str, dict[str, Curves]]):
-    verdicts, told = {}, ""
+    verdicts = {}
     for title, of in found.items():
         for kind, claims in {"paper": PAPER, "beside": BESIDE}.items():
             pairs = [means(of[x.ours], of[x.theirs]) for x in claims]
-            judged = figures.of_pairs(claims, pairs)
-            Console().print(f"{title}, {kind}", figures.table(judged, "points"))
-            verdicts[f"{title}, {kind}"] = figures.as_json(judged)
-            told = told or "; ".join(map(str, judged))
-    return verdicts, told
+            verdicts[f"{title}, {kind}"] = figures.of_pairs(claims, pairs)
+    return figures.judged(verdicts, "points")
 
 
 def drawn(found: dict[str, dict[str, Curves]]) -> Figure:

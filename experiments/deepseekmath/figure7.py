@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from grpo_jax import experiment, figures, sweep
 from grpo_jax.figures import Claim, Curves
@@ -106,7 +105,7 @@ def curves(records: Mapping[str, Any], seeds: int, title: str) -> dict[str, Curv
 
 
 def judged(found: dict[str, dict[str, Curves]]):
-    verdicts, told = {}, ""
+    verdicts = {}
     for title, of in found.items():
         ends = {
             arm.replace("@K", f"@{k}"): one.value[:, KS.index(k)]
@@ -114,11 +113,8 @@ def judged(found: dict[str, dict[str, Curves]]):
             for k in (1, 64)
         }
         for kind, claims in {"paper": PAPER, "beside": BESIDE}.items():
-            judged = figures.verdicts(claims, ends)
-            Console().print(f"{title}, {kind}", figures.table(judged, "points"))
-            verdicts[f"{title}, {kind}"] = figures.as_json(judged)
-            told = told or "; ".join(map(str, judged))
-    return verdicts, told
+            verdicts[f"{title}, {kind}"] = figures.verdicts(claims, ends)
+    return figures.judged(verdicts, "points")
 
 
 def drawn(found: dict[str, dict[str, Curves]]) -> Figure:
