@@ -79,6 +79,7 @@ DRAWN = list(ARMS)
 AGAIN = "from another start"
 ARMS |= {f"{arm} {AGAIN}": ARMS[arm] | miniature.SECOND for arm in AGAINST}
 ARMS |= {"GRPO+OS without KL": {"algorithm.beta": 0.0}}
+ARMS |= {"GRPO+OS, noisy": {"rewards.functions": ("noisy",)}}
 PAPER = [
     Claim("Online RFT", "RFT", 2.24),
     Claim("GRPO+OS, model", "Online RFT", 1.52),
@@ -92,7 +93,11 @@ BESIDE = [
     Claim("GRPO+OS", "DPO"),
     Claim(f"GRPO+OS {AGAIN}", f"Online RFT {AGAIN}"),
 ]
-CLAIMS = {"paper": PAPER, "beside": BESIDE}
+AFTERWARDS = [  # asked when three seeds had shown what becomes of the model's reward
+    Claim("GRPO+OS, noisy", "GRPO+OS, model"),
+    Claim("GRPO+OS", "GRPO+OS, noisy"),
+]
+CLAIMS = {"paper": PAPER, "beside": BESIDE, "afterwards": AFTERWARDS}
 
 
 def get_points(seeds: int, smoke: bool) -> dict[str, sweep.Point]:

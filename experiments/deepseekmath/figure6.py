@@ -52,6 +52,7 @@ BESIDE = [
     Claim(THIRD, MODEL),
     Claim(THIRD, FIRST),
 ]
+CLAIMS = {"paper": PAPER, "beside": BESIDE}
 
 
 CHAIN = {
@@ -137,7 +138,7 @@ def means(ours: Curves, theirs: Curves) -> tuple[np.ndarray, np.ndarray]:
 def judged(found: dict[str, dict[str, Curves]]):
     verdicts = {}
     for title, of in found.items():
-        for kind, claims in {"paper": PAPER, "beside": BESIDE}.items():
+        for kind, claims in CLAIMS.items():
             pairs = [means(of[x.ours], of[x.theirs]) for x in claims]
             verdicts[f"{title}, {kind}"] = figures.of_pairs(claims, pairs)
     return figures.judged(verdicts, "points")

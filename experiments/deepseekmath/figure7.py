@@ -50,6 +50,7 @@ BESIDE = [
     Claim(f"Pass@64 {BEFORE}", f"Pass@64 {JUDGED}"),
     Claim(f"Pass@1 {JUDGED}", f"Pass@1 {BEFORE}"),
 ]
+CLAIMS = {"paper": PAPER, "beside": BESIDE}
 
 
 def get_points(seeds: int, smoke: bool) -> dict[str, sweep.Point]:
@@ -112,7 +113,7 @@ def judged(found: dict[str, dict[str, Curves]]):
             for arm, one in of.items()
             for k in (1, 64)
         }
-        for kind, claims in {"paper": PAPER, "beside": BESIDE}.items():
+        for kind, claims in CLAIMS.items():
             verdicts[f"{title}, {kind}"] = figures.verdicts(claims, ends)
     return figures.judged(verdicts, "points")
 

@@ -25,6 +25,7 @@ no figure uses. In-domain and out-of-domain accuracy there, from 44 and 37%: 3e-
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,7 @@ from typing import Any
 from grpo_jax import config
 from grpo_jax.models.settings import Model, Numerics, Tiny
 from grpo_jax.sweep import Made, Point
+from grpo_jax.text import answers
 
 HERE = pathlib.Path("experiments/deepseekmath")  # commands are given above it
 SECOND = {"model.name": Made("second")}  # another start, of seed 1, not rounded
@@ -55,7 +57,16 @@ def even(question: str, completion: str, answer: str) -> float:
     return float(len(completion) % 2 == 0)
 
 
-REWARDS = {"even": even}
+def noisy(question: str, completion: str, answer: str) -> float:
+    """The rule's word, turned round for as large a share of all that may be said as the
+    judge errs on; of one answer always or never."""
+    told = hashlib.sha256(f"{question}\n{completion}".encode()).digest()
+    is_right = answers.final(completion) == answer
+    return float(is_right != (int.from_bytes(told[:4]) < ERRS * 2**32))
+
+
+ERRS = 0.29
+REWARDS = {"even": even, "noisy": noisy}
 
 
 def get_config() -> config.Config:
