@@ -25,6 +25,7 @@ out.mkdir(parents=True, exist_ok=True)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(33))
 with (out / "ran").open("a") as file:
     file.write(f"{words[1]} {len(os.sched_getaffinity(0))}\\n")
+(out / "tuned").write_text(os.environ["GLIBC_TUNABLES"])
 (out / "pid").write_text(str(os.getpid()))
 print("said", words[1])
 if "--seconds" in words:
@@ -136,6 +137,15 @@ def test_a_point_of_another_identity_is_not_done(fake):
     run({"a": point(steps=1), "b": point()}, fake)
     run({"a": point(steps=2), "b": point()}, fake)
     assert (ran(fake, "a"), ran(fake, "b")) == (2, 1)
+
+
+@pytest.mark.parametrize("own", [None, "glibc.malloc.arena_max=2"])
+def test_memory_is_kept_unless_the_user_says_how(own, fake, monkeypatch):
+    if own:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    run({"a": point()}, fake)
+    told = (fake / "a" / "tuned").read_text()
+    assert told == own if own else "mmap_max=0" in told
 
 
 def test_jobs_share_the_cores(fake):
