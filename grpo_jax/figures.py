@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -99,6 +100,11 @@ class Claim(NamedTuple):
 Pair = tuple[Float[np.ndarray, "S"], Float[np.ndarray, "S"]]
 
 
+def unsaid(claims: Sequence[Claim]) -> list[Claim]:
+    """The same where the paper gives no number."""
+    return [one._replace(paper=None) for one in claims]
+
+
 class Verdict(NamedTuple):
     claim: Claim
     found: contrast.Contrast
@@ -131,13 +137,13 @@ def of_pairs(claims: Sequence[Claim], pairs: Sequence[Pair]) -> list[Verdict]:
 
 def table(found: Sequence[Verdict], unit: str) -> Table:
     """As a person reads it."""
-    out = Table("claim", f"paper, {unit}", f"here, {unit}", "95%", "p", "Holm", "so")
+    out = Table("is above 0", box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("paper", f"here, {unit} (95%)", "p", "Holm", "so"):
+        out.add_column(title, justify="right", no_wrap=True)
     for one in found:
-        low, high = f"{one.found.low:+.2f}", f"{one.found.high:+.2f}"
         paper = "" if one.claim.paper is None else f"{one.claim.paper:+.2f}"
-        numbers = paper, f"{one.found.mean:+.2f}", f"{low} to {high}"
         ps = f"{one.found.p:.2g}", f"{one.holm:.2g}"
-        out.add_row(f"{one.claim.name} > 0", *numbers, *ps, one.said)
+        out.add_row(one.claim.name, paper, str(one.found), *ps, one.said)
     return out
 
 
