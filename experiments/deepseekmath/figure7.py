@@ -14,7 +14,15 @@ These three, with the rule's reward and in-domain, are tested with Holm's correc
 The start is one model, asked once: that its own numbers could have come out otherwise
 is in no interval.
 
-NOT YET RUN to its end.
+What came out (2026-11-30, 34 evaluations, 10 minutes on two cores behind figure 5's
+runs), over eight seeds. In-domain a single answer gains 29.2 points (95%: 28.3 to 30.1;
+40.9 to 70.1%) and the majority of 64 gains 36.1 (35.0 to 37.3; 45.7 to 81.8%): more
+than in the paper, whose start was better taught. One of 64 is right as often as before,
+98.1% (-0.5 to 0.5): there is hardly room to lose any. On the larger size, which RL does
+not ask, Maj@64 gains 11.0 (9.2 to 12.7), and one of 64 is right less often by 2.6 (0.9
+to 4.3): the lines cross at K = 8, as the paper's do. So what RL adds is there at K = 64
+before it; but the majority does not find it: it is not only the votes that are sharper.
+After the reward model's rewards all of it is worse, Pass@64 most.
 """
 
 import json
