@@ -20,9 +20,9 @@ runs), over eight seeds. In-domain a single answer gains 29.2 points (95%: 28.3 
 than in the paper, whose start was better taught. One of 64 is right as often as before,
 98.1% (-0.5 to 0.5): there is hardly room to lose any. On the larger size, which RL does
 not ask, Maj@64 gains 11.0 (9.2 to 12.7), and one of 64 is right less often by 2.6 (0.9
-to 4.3): the lines cross at K = 8, as the paper's do. So what RL adds is there at K = 64
-before it; but the majority does not find it: it is not only the votes that are sharper.
-After the reward model's rewards all of it is worse, Pass@64 most.
+to 4.3): the lines cross at K = 8, as the paper's do. So what RL makes
+likely could be drawn before it; but here it was not what most samples said, as in the
+paper it nearly was. With the reward model's rewards all of it falls, Pass@64 the most.
 """
 
 import json
