@@ -31,13 +31,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from grpo_jax import contrast, experiment, figures, plots, sweep, workdir
 
 miniature = experiment.load(str(pathlib.Path(__file__).with_name("miniature.py")))
-get_config = miniature.policy
+get_config, REWARDS = miniature.policy, miniature.REWARDS
 
 NAME, SEEDS, LAST, RECENT = "corrections", 3, 4, 10
 PLAIN, AGAIN = "GRPO", "GRPO, μ = 4"
@@ -154,7 +155,7 @@ def in_a_line(gains: Mapping[str, Any]) -> str:
 
 
 def table(found: Mapping[str, Any], gains: Mapping[str, Any]) -> Table:
-    out = Table("arm")
+    out = Table("arm", box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ACCURACY.values():
         out.add_column(f"{title}, %", justify="right")
         out.add_column("gain", justify="right")

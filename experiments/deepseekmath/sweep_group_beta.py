@@ -32,7 +32,7 @@ from matplotlib.patches import Rectangle
 from grpo_jax import contrast, experiment, figures, plots, sweep, workdir
 
 miniature = experiment.load(str(pathlib.Path(__file__).with_name("miniature.py")))
-get_config = miniature.policy
+get_config, REWARDS = miniature.policy, miniature.REWARDS
 
 NAME, SEEDS, LAST, RECENT = "sweep_group_beta", 3, 4, 10
 GROUPS = [2, 4, 8, 16, 32, 64]
@@ -151,7 +151,7 @@ def drawn(groups, betas, grids, lines) -> Figure:
         axes.imshow(mean, cmap="viridis", aspect="auto", origin="lower")
         middle = (mean.min() + mean.max()) / 2
         for (row, column), value in np.ndenumerate(mean):
-            colour = "white" if value < middle else "black"
+            colour = "white" if value <= middle else "black"
             text = form.format(value)
             axes.text(column, row, text, ha="center", va="center", color=colour)
         axes.set_xticks(range(len(groups)), map(str, groups))

@@ -7,7 +7,7 @@ import pytest
 from grpo_jax import cli
 from tests.experiments.deepseekmath.test_points import FIGURES
 
-QUICK = "figure7", "sweep_group_beta"
+QUICK = "corrections", "sweep_group_beta"
 SLOW = [path.stem for path in FIGURES if path.stem not in QUICK]
 
 
