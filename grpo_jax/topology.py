@@ -41,6 +41,7 @@ TPUS = {
     "v5e-16": Tpu("v5e:4x4", FLAT, 15.75),
     "v5e-256": Tpu("v5e:16x16", FLAT, 15.75, wraps=SQUARE),
     "v5p-8": Tpu("v5p:2x2x1", FLAT, 95.74, "megacore"),
+    "v5p-16": Tpu("v5p:2x2x2", FLAT, 95.74, "megacore"),
     "v5p-32": Tpu("v5p:2x2x4", FLAT, 95.74, "megacore"),
     "v5p-128": Tpu("v5p:4x4x4", FLAT, 95.74, "megacore", CUBE),
     "v5p-256": Tpu("v5p:4x4x8", FLAT, 95.74, "megacore", CUBE),

@@ -13,10 +13,13 @@ a device sends to others. The last line is one JSON object.
 import itertools
 import json
 import time
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import tyro
+from jax.sharding import Mesh
+from jax.stages import Compiled, Lowered
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +30,8 @@ from grpo_jax.models.spec import Spec
 from grpo_jax.sampling import shapes
 from grpo_jax.section import Refused
 
+Programs = Literal["all", "sampling", "learning"]
+
 
 class Options(NamedTuple):
     """Compiles a run for machines that are not here: bytes of each device."""
@@ -34,7 +39,7 @@ class Options(NamedTuple):
     machines: Annotated[tuple[str, ...], tyro.conf.Positional]  # v5e-8 h200x1, or cpu
     model: str = "qwen2.5-1.5b"  # of `python -m grpo_jax models`, or llama-50m
     mesh: tuple[int, int, int] | None = None  # data, fsdp, model
-    programs: Literal["all", "sampling", "learning"] = "all"  # which of them
+    programs: Programs = "all"  # which of them
     prompts: int = 64  # B
     group: tuple[int, ...] = (8,)  # G
     new: int = 1024  # tokens of a row
@@ -52,21 +57,23 @@ class Options(NamedTuple):
 
 def main(words: list[str]) -> int:
     options = line.parse("bench compile", Options, words)
-    known = sizes.SPECS | {"llama-50m": sampling.SPEC}
-    if options.model not in known:
-        raise Refused(
-            f"{options.model!r} is no model known by name. See `models` for those."
-        )
-    rows = []
+    spec, rows = spec_of(options.model), []
     for machine in options.machines:
         for values in itertools.product(options.group, options.chunk, options.remat):
             knobs = dict(zip(("group", "chunk", "remat"), values, strict=True))
             settings_ = _settings(options, **knobs)
-            for found in _compiled(options, known[options.model], machine, settings_):
+            for found in _compiled(options, spec, machine, settings_):
                 rows.append({"machine": machine} | knobs | found)
     Console().print(_table(rows))
     print(json.dumps({"compiled": rows}))
     return 0
+
+
+def spec_of(model: str) -> Spec:
+    known = sizes.SPECS | {"llama-50m": sampling.SPEC}
+    if model not in known:
+        raise Refused(f"{model!r} is no model known by name. See `models` for those.")
+    return known[model]
 
 
 def _settings(options: Options, group: int, chunk: int, remat: str) -> config.Config:
@@ -95,35 +102,61 @@ def _settings(options: Options, group: int, chunk: int, remat: str) -> config.Co
 
 def _compiled(options: Options, spec: Spec, machine: str, chosen: config.Config):
     """Each program's name, what it takes of a device, and seconds to compile."""
-    devices = jax.devices()[:1] if machine == "cpu" else topology.devices(machine)
-    mesh = sharding.mesh(*(options.mesh or (1, len(devices), 1)), devices)
-    lowered = []
-    if options.programs != "learning":
-        chosen_ = chosen.sampling, chosen.algorithm.group_size, (0,), spec.vocab
-        sampler = pool.Sampler(spec, *chosen_, chosen.model.numerics, mesh)
-        asked = options.prompts, options.prompt_tokens
-        lowered.append(plan.sampling(sampler, options.dtype, *asked))
-    if options.programs != "sampling":
-        run = learner.make(spec, chosen, 1000, mesh)
-        width = shapes.length(options.prompt_tokens)
-        size = plan.Size(options.prompts, width, options.new)
-        lowered.append(plan.learning(run, size))
-    for name, program in itertools.chain(*lowered):
-        start = time.perf_counter()
-        compiled = program.compile()
-        seconds = time.perf_counter() - start
-        room = None if machine == "cpu" else topology.memory(machine) / memory.GIB
-        row = {"program": name, "compile_s": seconds, "room_gib": room}
-        gib = plan.memory(compiled)
-        row |= {f"{k}_gib".replace(" ", "_"): v for k, v in gib.items()}
+    mesh = mesh_of(machine, options.mesh)
+    tokens = options.prompt_tokens + chosen.algorithm.group_size * options.new
+    tokens *= options.prompts / options.minibatches / mesh.size
+    given = spec, chosen, mesh, options.prompt_tokens
+    for name, program in lowered(*given, programs=options.programs):
+        row, compiled = measured(program, machine)
         row |= dict.fromkeys(("token_gflop", "sent_gib"))
         if name in ("score", "critic", "update") and machine not in topology.TPUS:
             counted = hlo.count(compiled.as_text())
-            tokens = options.prompt_tokens + chosen.algorithm.group_size * options.new
-            tokens *= options.prompts / options.minibatches / len(devices)
             row["token_gflop"] = counted.operations / tokens / 1e9
             row["sent_gib"] = sum(counted.sent.values()) / memory.GIB
-        yield sampling.rounded(row)
+        yield sampling.rounded({"program": name} | row)
+
+
+def mesh_of(machine: str, axes: tuple[int, int, int] | None = None) -> Mesh:
+    """Of a machine's devices; without axes all parameters are cut over them."""
+    devices = jax.devices()[:1] if machine == "cpu" else topology.devices(machine)
+    return sharding.mesh(*(axes or (1, len(devices), 1)), devices)
+
+
+def lowered(
+    spec: Spec,
+    chosen: config.Config,
+    mesh: Mesh,
+    prompt_tokens: int,
+    programs: Programs = "all",
+) -> Iterator[tuple[str, Lowered]]:
+    """The programs of a run, by name, each lowered when its turn comes."""
+    questions = chosen.training.batch_size
+    if programs != "learning":
+        sampler = sampler_of(spec, chosen, mesh)
+        dtype = chosen.model.numerics.compute
+        yield from plan.sampling(sampler, dtype, questions, prompt_tokens)
+    if programs != "sampling":
+        run = learner.make(spec, chosen, 1000, mesh)
+        width = shapes.length(prompt_tokens)
+        size = plan.Size(questions, width, chosen.sampling.max_new)
+        yield from plan.learning(run, size)
+
+
+def sampler_of(spec: Spec, chosen: config.Config, mesh: Mesh) -> pool.Sampler:
+    """A run's; it stops at any token that a tokenizer would name."""
+    known = chosen.sampling, chosen.algorithm.group_size, (0,), spec.vocab
+    return pool.Sampler(spec, *known, chosen.model.numerics, mesh)
+
+
+def measured(program: Lowered, machine: str) -> tuple[dict[str, Any], Compiled]:
+    """What a program takes of each device, in GiB, and seconds to compile."""
+    start = time.perf_counter()
+    compiled = program.compile()
+    seconds = time.perf_counter() - start
+    room = None if machine == "cpu" else topology.memory(machine) / memory.GIB
+    row = {"compile_s": seconds, "room_gib": room}
+    gib = plan.memory(compiled).items()
+    return row | {f"{k}_gib".replace(" ", "_"): v for k, v in gib}, compiled
 
 
 def _table(rows: list[dict]) -> Table:

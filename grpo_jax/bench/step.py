@@ -161,7 +161,8 @@ class Bench:
     def answered(self, step: int) -> sampled.Rollout:
         """What the policy of now says."""
         chosen, spec, options = self.settings.sampling, self.spec, self.options
-        params = programs.publish(self.state.policy.params, options.dtype)
+        params = learner.policy(self.run, self.state)
+        params = programs.publish(params, options.dtype)
         numerics = self.settings.model.numerics
         known = options.group, Bytes.stop_ids, spec.vocab, numerics
         sampler = pool.Sampler(spec, chosen, *known)
