@@ -229,7 +229,7 @@ def test_the_most_is_that_of_the_program_that_adds_most():
 def test_what_it_writes(tmp_path):
     table.report(records(), 1, tmp_path)
     said = json.loads((tmp_path / "table_memory.json").read_text())
-    assert {"by", "machines", "GiB", "saved, %"} == said.keys()
+    assert {"told", "by", "machines", "GiB", "saved, %"} == said.keys()
     picture = (tmp_path / "table_memory.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     readme = (tmp_path / "README.md").read_text()
