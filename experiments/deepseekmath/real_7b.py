@@ -135,22 +135,24 @@ def get_points(seeds: int, smoke: bool) -> dict[str, Point]:
 
 def common(smoke: bool) -> dict[str, Point]:
     """The reward model, and the labels that it is made of."""
+    file, learned = str(miniature.HERE / "judge_7b.py"), Made(LABELS, "hard.jsonl")
+    if smoke:
+        small = miniature.common(smoke)
+        own = small["judge"].settings | {"data.name": learned}
+        own |= {"model.name": miniature.START, "model.numerics.compute": "float32"}
+        own |= {"reward.longest": 96, "training.parts": 1}
+        made = {LABELS: small["labels"], JUDGE: Point("train", file, own)}
+        return {"second": small["second"]} | made
     of_labels: dict[str, Any] = {"data": "math", "max_new": 1024, "solutions": 15}
     of_labels |= {"instruction": "steps", "wrapping": WRAPPING}
     of_labels |= {"dtype": "bfloat16", "rows": 512}
-    labels, of_judge = Point("label", MODEL, of_labels), {}
-    if smoke:
-        labels = miniature.common(smoke)["labels"]
-        of_judge = miniature.common(smoke)["judge"].settings | OF_START
-        of_judge |= {"reward.longest": 96, "training.parts": 1}
-    of_judge |= {"data.name": Made(LABELS, "hard.jsonl")}
-    file = str(miniature.HERE / "judge_7b.py")
-    return {LABELS: labels, JUDGE: Point("train", file, of_judge)}
+    labels = Point("label", MODEL, of_labels)
+    return {LABELS: labels, JUDGE: Point("train", file, {"data.name": learned})}
 
 
-# Where --smoke begins: the miniature start, and what it was made for.
-OF_START = {"model.name": miniature.START, "model.numerics.compute": "float32"}
+# What the miniature starts were made for, one of which --smoke begins with.
 OF_SERIES = {
+    "model.numerics.compute": "float32",
     "data.name": "series",
     "data.test": None,
     "data.count": 200,
@@ -165,11 +167,10 @@ OF_SERIES = {
 
 def short(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Two steps of an arm."""
-    few = figure5.short(settings | OF_START) | OF_START | OF_SERIES
+    few = figure5.short(dict(settings)) | OF_SERIES
     if "stages" not in settings:
-        return few | {
-            "algorithm.group_size": 1 if settings.get("preset") == "ppo" else 4
-        }
+        G = 1 if settings.get("preset") == "ppo" else 4
+        return few | {"algorithm.group_size": G}
     (name,) = settings["stages"]
     return few | {f"{name}.samples": 8, f"{name}.batch_size": 4}
 

@@ -141,3 +141,11 @@ def test_what_it_writes(seeds, tmp_path):
     gap = arms.index("Online RFT") - arms.index("RFT")
     assert verdicts[0]["mean"] == pytest.approx(-gap / 3)  # mean of three points
     assert np.isfinite([one["p"] for one in verdicts]).all()
+
+
+def test_a_smoke_run_begins_where_samples_are_right_by_chance():
+    """The first start answers alike where it is cut short: RFT and DPO find nothing."""
+    points = real.get_points(1, smoke=True)
+    for arm in real.ARMS:
+        point = points[real.miniature.place(real.NAME, arm, 0)]
+        assert point.needs == {"second"} | ({real.JUDGE} if "model" in arm else set())
