@@ -5,9 +5,10 @@
 No machine that could run it was at hand. The arms are figure 5's, by the same names and
 settings but for sizes: what is compared, and which claims are tested, was fixed there.
 Left out are GRPO+PS by a rule, for no rule says of a line of MATH whether it is right,
-the rule with the miniature judge's noise, and the second start. RFT, Online RFT, GRPO+OS, DPO and PPO are rewarded by the exact
-answer; GRPO+OS and GRPO+PS also by a reward model of steps, which two points before
-them make of the policy's own solutions (judge_7b.py).
+the rule with the miniature judge's noise, and the second start. RFT, Online RFT,
+GRPO+OS, DPO and PPO are rewarded by the exact answer; GRPO+OS and GRPO+PS also by a
+reward model of steps, which two points before them make of the policy's own solutions
+(judge_7b.py).
 
 As in math_cot.py: the paper's 64 samples of 16 questions a step, β 0.04, 1e-6, its
 prompt, 1,024 tokens. What it does not state is our choice: 500 steps, one epoch of
