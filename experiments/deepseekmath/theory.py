@@ -196,7 +196,9 @@ def draw_noise(axes: Axes, pools: Sequence[Found]) -> dict[str, Any]:
         told = dict(zip(("ratio", "cosine", "turned"), found.value, strict=True))
         numbers[arm] = told | {"half": dict(zip(told, halves, strict=True))}
     powers(axes, G)
-    axes.set(xlabel="group size G", yscale="log")
+    # Of few questions the squared mean may come out below 0, which no log can show.
+    shown = any((numbers[arm]["ratio"] > 0).any() for arm in MARKERS)
+    axes.set(xlabel="group size G", yscale="log" if shown else "linear")
     axes.set_ylabel(f"variance over ‖mean‖², steps of {N} samples")
     plain(axes.yaxis, [1, 2, 3, 5, 10, 20])
     over = axes.secondary_yaxis("right", functions=(to_cosine, from_cosine))
