@@ -116,6 +116,7 @@ class Online:
         params = stage.published(self.run, self.asker, self.learner, learned)
         start = time.perf_counter()
         drawn = self.draw(params, host, number, meanwhile)
+        del params  # their room is needed to learn in
         given = drawn.groups
         rollout = sampled.stack(
             [group.question for group in given],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import weakref
 
 import jax
 import numpy as np
@@ -12,9 +13,11 @@ from grpo_jax import (
     config,
     crossing,
     evaluate,
+    learner,
     pool,
     presets,
     run,
+    stage,
     trainer,
     workdir,
 )
@@ -261,3 +264,23 @@ def test_another_set_is_examined_where_nothing_is_held_out(tmp_path):
     first, *_, last = runs.rows(tmp_path / "a")
     for row in (first, last):
         assert f"eval/{OTHER}/accuracy" in row and "eval/accuracy" not in row
+
+
+def test_the_copy_to_sample_with_is_gone_when_it_learns(tmp_path, monkeypatch):
+    """Of a large model it is most of what there is to free; nothing holds on to it."""
+    copies, gone = [], []
+    publish, learn = stage.published, learner.learn
+
+    def published(*given):
+        copy = publish(*given)
+        copies[:] = map(weakref.ref, jax.tree.leaves(copy))
+        return copy
+
+    def learns(*given, **more):
+        gone.append([copy() is None for copy in copies])
+        return learn(*given, **more)
+
+    monkeypatch.setattr(stage, "published", published)
+    monkeypatch.setattr(learner, "learn", learns)
+    runs.train(SETTINGS, tmp_path, rewards={"even": even}, model=None)
+    assert len(gone) == STEPS and all(map(len, gone)) and all(map(all, gone))
