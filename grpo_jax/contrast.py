@@ -35,6 +35,9 @@ def paired(ours: Float[np.ndarray, "S"], theirs: Float[np.ndarray, "S"]) -> Cont
     seeds = len(difference)
     if seeds < 2:
         raise Refused(f"{seeds} seeds say nothing of how seeds differ. Give more.")
+    unknown = np.flatnonzero(~np.isfinite(difference)).tolist()
+    if unknown:
+        raise Refused(f"of seeds {unknown} there is no difference. Leave them out.")
     mean = float(difference.mean())
     error = difference.std(ddof=1) / seeds**0.5
     half = float(scipy.stats.t.ppf(0.975, seeds - 1) * error)

@@ -74,7 +74,7 @@ class Screen:
         shown = {k: row[k] for k in KEYS if isinstance(row.get(k), float)}
         numbers = "  ".join(f"{KEYS[k]} {x:.3g}" for k, x in shown.items())
         step, name = row["step"], row["stage"]
-        has_examined = "eval/accuracy" in row
+        has_examined = bool(_accuracy(row))
         if self.progress is not None:
             given = {"completed": step, "description": name, "numbers": numbers}
             self.progress.update(self.bar, **given)
@@ -113,7 +113,7 @@ class Screen:
         figure: pathlib.Path,
         folder: pathlib.Path | None,  # that `evaluate` can read
     ):
-        examined = [row for row in rows if "eval/accuracy" in row]
+        examined = [row for row in rows if _accuracy(row)]
         self.close()
         ends = {row["stage"]: row["step"] for row in examined}
         shown = [*(row["step"] for row in examined[:1]), *ends.values()]
@@ -130,15 +130,19 @@ class Screen:
 
 
 def _accuracy(row: dict[str, Any]) -> str:
-    """Of what was held out, with its interval, and of other sets."""
-    share, low, high = (row[f"eval/accuracy{x}"] for x in ("", "_low", "_high"))
-    asked = "labels" if row["stage"] == "reward" else "questions"
-    told = f"{share:.1%} (95%: {low:.1%} to {high:.1%}) of held-out {asked} right"
+    """Of what was held out, with its interval, and of other sets; nothing, if neither
+    was examined."""
+    told = []
+    if "eval/accuracy" in row:
+        share, low, high = (row[f"eval/accuracy{x}"] for x in ("", "_low", "_high"))
+        asked = "labels" if row["stage"] == "reward" else "questions"
+        interval = f"(95%: {low:.1%} to {high:.1%})"
+        told.append(f"{share:.1%} {interval} of held-out {asked} right")
     for key in row:
         name = key.removeprefix("eval/").removesuffix("/accuracy")
         if key == f"eval/{name}/accuracy":
-            told += f"; of {name} {row[key]:.1%}"
-    return told
+            told.append(f"of {name} {row[key]:.1%}")
+    return "; ".join(told)
 
 
 def _verdict(row: dict[str, Any]) -> str:

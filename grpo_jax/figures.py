@@ -9,6 +9,7 @@ Rows of runs are written by `reproduce`.
 """
 
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -179,7 +180,7 @@ def write(
     by = {
         "command": f"python -m grpo_jax reproduce {name}",
         "runs": len(records),
-        "hours_of_runs": sum(one["seconds"] for one in records.values()) / 3600,
+        "hours_at_least": sum(one["seconds"] for one in records.values()) / 3600,
         "code": sorted({one["code"] for one in records.values()}),
         "drawn_with": {
             "grpo_jax": grpo_jax.__version__,
@@ -190,6 +191,7 @@ def write(
     text = json.dumps({"told": told, "by": by} | _plain(numbers), indent=1, **STRICT)
     workdir.replace(out / f"{name}.json", text + "\n")
     found = {x.stem: json.loads(x.read_text()) for x in sorted(out.glob("*.json"))}
+    found = {stem: one for stem, one in found.items() if "told" in one}
     workdir.replace(out / "README.md", readme(found))
     print(f"{out / name}.png, {name}.json: {told}")
 
@@ -219,13 +221,15 @@ def claimed(where: str, one: Mapping[str, Any]) -> str:
 
 
 def _plain(x: Any) -> Any:
-    """As JSON has it: of numbers six digits behind the point."""
+    """As JSON has it: six digits behind the point, None for what is no number."""
     if isinstance(x, Curves | contrast.Contrast):
         return _plain(x._asdict())
     if isinstance(x, Mapping):
         return {str(k): _plain(v) for k, v in x.items()}
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray | np.generic):
         return _plain(x.tolist())
     if isinstance(x, tuple | list):
         return [_plain(v) for v in x]
-    return round(x, 6) if isinstance(x, float) else x
+    if isinstance(x, float):
+        return round(x, 6) if math.isfinite(x) else None
+    return x

@@ -90,9 +90,9 @@ def train(
 
 # How many rounds, and what no update changes by; the runs themselves say what changed.
 MAY_CHANGE = ("iterative.rounds", "evaluation.", "keep.", "training.mesh")
+MAY_CHANGE += ("training.parts", "training.packed", "training.deterministic")
 # Of evaluation; they are examined before they learn and after.
 OF_JUDGES = "questions", "batch_size"
-MAY_CHANGE += ("training.parts", "training.packed", "training.deterministic")
 
 
 def _rounds(job: Job, options: dict[str, Any]) -> run.Result:

@@ -106,8 +106,9 @@ def _handles(*several) -> list:
 def written(figure: Figure, path: pathlib.Path) -> pathlib.Path:
     """Where it is on disk from now on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
+    new = path.with_name(f"new.{path.name}")  # the suffix says what is written
+    figure.savefig(new, dpi=150)
+    return new.replace(path)
 
 
 def _accuracy(axes, rows: Sequence[dict]):

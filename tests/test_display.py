@@ -62,3 +62,5 @@ def test_what_a_run_was_examined_on_is_told():
     assert (
         shown(lambda x: x.show(row))[-1] == f"online, step 4: {own}; of chains-6 12.5%"
     )
+    alone = {k: x for k, x in row.items() if not k.startswith("eval/accuracy")}
+    assert shown(lambda x: x.show(alone))[-1] == "online, step 4: of chains-6 12.5%"

@@ -94,7 +94,7 @@ def test_results_say_what_they_are_made_of(tmp_path):
     found = json.loads((out / "plot.json").read_text())
     assert found["curve"] == [0.123457, 1.0] and found["n"] == 3
     assert found["of"]["a"] == {"step": [0, 5], "value": [[0.0, 0.333333]]}
-    assert found["by"]["hours_of_runs"] == 2 and found["by"]["runs"] == 2
+    assert found["by"]["hours_at_least"] == 2 and found["by"]["runs"] == 2
     assert found["by"]["code"] == ["code of a", "code of b"]
     assert found["by"]["command"] == "python -m grpo_jax reproduce plot"
     assert (out / "plot.png").stat().st_size > 1000
@@ -116,3 +116,8 @@ def test_what_the_paper_claims_stands_beside_what_came_out(tmp_path):
     assert row == (
         "| plot, in-domain | a − b | +1.50 | +0.25 (+0.25 to +0.25) | 0.016 | yes |"
     )
+
+
+def test_what_is_no_number_is_null():
+    x = {"a": np.array([1.0, np.nan]), "b": (float("inf"), None, np.float32(2))}
+    assert figures._plain(x) == {"a": [1.0, None], "b": [None, None, 2]}
