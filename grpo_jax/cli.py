@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import logging
 import os
+import pathlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,8 @@ USAGE = """usage: python -m grpo_jax COMMAND ...
   reproduce FIGURE [--seeds N] [--jobs N] [--smoke]
                  a figure of the paper in miniature, from nothing: all runs that are
                  missing, then the drawing
+  plan FILE --topology MACHINE ... [--SETTING VALUE ...]
+                 what an experiment takes of the memory of machines that are not here
   sample MODEL TEXT [--n N] [--temperature T] ...
                  what a model answers
   models [MODEL] the models known by name, and what is on this machine
@@ -95,7 +98,7 @@ def _told(error: BaseException) -> tuple[int, str]:
 
 def train(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
-        raise Refused("train needs an experiment file first. See --help.")
+        raise Refused("train needs an experiment file first. See `train FILE --help`.")
     path, *overrides = words
     module = experiment.load(path)
     given = experiment.parse(module, overrides)
@@ -103,22 +106,23 @@ def train(words: list[str]) -> int:
     own = hasattr(module, "run")
     if own and (given.quiet or given.fork_from):
         raise Refused(f"{path} runs itself, without --quiet and --fork-from.")
+    folder = given.workdir or pathlib.Path("runs") / pathlib.Path(path).stem
     is_quiet = given.quiet or not _met(given.config.training)
     if not is_quiet:
         begun = f" from {given.fork_from}" if given.fork_from else ""
         told = experiment.describe(given.config)
-        print(f"{path} → {given.workdir}{begun}\n{told}\n", flush=True)
+        print(f"{path} → {folder}{begun}\n{told}\n", flush=True)
     if own:
-        with workdir.locked(given.workdir):
+        with workdir.locked(folder):
             described = {"config": dataclasses.asdict(given.config)}
-            workdir.settle(given.workdir, described, ())
-            module.run(given.config, given.workdir)
+            workdir.settle(folder, described, ())
+            module.run(given.config, folder)
         return 0
     from grpo_jax import display, iterative
 
     iterative.train(
         given.config,
-        given.workdir,
+        folder,
         rewards=getattr(module, "REWARDS", {}),
         step_rewards=getattr(module, "STEP_REWARDS", {}),
         fork_from=given.fork_from,
@@ -186,3 +190,4 @@ for _name in ("sample", "models", "convert"):
 COMMANDS["evaluate"] = of_models("evaluation", "main")
 COMMANDS["label"] = of_models("labelling", "main")
 COMMANDS["reproduce"] = of_models("reproduce", "main")
+COMMANDS["plan"] = of_models("planning", "main")

@@ -44,14 +44,17 @@ class Order:
     config: Annotated[
         config.Config, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff
     ]
-    workdir: pathlib.Path  # what the run writes
+    workdir: pathlib.Path | None = None  # what the run writes; None: runs/NAME
     preset: str | None = None  # start `algorithm` from a known method's settings
     fork_from: pathlib.Path | None = None  # begin where the run in that folder is
     quiet: bool = False  # say nothing but warnings and the result
 
 
-def parse(experiment: ModuleType, words: list[str]) -> Order:
-    """The experiment's settings after the overrides, and where it is to run.
+def parse(
+    experiment: ModuleType, words: list[str], command: str = "train", order: Any = Order
+) -> Any:
+    """An order of a command: the experiment's settings after the overrides, and what
+    else it is told.
 
     A word that names no setting, or a value that a setting refuses, ends the program
     with exit code 2 and the nearest name or the rule.
@@ -64,8 +67,7 @@ def parse(experiment: ModuleType, words: list[str]) -> Order:
         )
     default = preset(default, _preset(words))
     file = pathlib.Path(experiment.__file__)
-    usual = Order(default, pathlib.Path("runs") / file.stem)
-    return line.parse(f"train {file}", Order, words, default=usual)
+    return line.parse(f"{command} {file}", order, words, default=order(default))
 
 
 def preset(settings: config.Config, name: str | None) -> config.Config:

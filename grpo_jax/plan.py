@@ -41,8 +41,8 @@ def published(sampler: pool.Sampler, dtype: str) -> transformer.Params:
 def sampling(
     sampler: pool.Sampler, dtype: str, questions: int, longest: int
 ) -> Iterator[tuple[str, Lowered]]:
-    """Of a rollout, those that need most: questions read, all rows decoded, and those
-    that are left picked out of all."""
+    """Of a rollout, those that need most: questions read, all rows decoded, those that
+    are left picked out of all, and the cache given its last columns."""
     mesh, lanes = sampler.mesh, sharding.lanes(sampler.mesh)
     run = programs.decoding(sampler.spec, sampler.numerics, mesh)
     room = pool.room(sampler, questions, longest)
@@ -54,6 +54,20 @@ def sampling(
     if len(room.ladder) > 1:
         shape = room.ladder[1]
         yield "decode fewer", _segment(sampler, params, room, shape, at_rest=False)
+    widths = pool.widths(sampler.settings)
+    if len(widths) > 1:
+        *_, before, last = widths
+        store = _empty(sampler, room.ladder[0].size, before)
+        first = _at(jnp.asarray(0), run.everywhere)
+        yield "grow", run.grow.lower(store, first, columns=last)
+
+
+def stored(sampler: pool.Sampler, questions: int, longest: int) -> dict[str, Any]:
+    """Keys and values that stand beside the parameters: of rows, and of questions."""
+    room = pool.room(sampler, questions, longest)
+    columns = pool.widths(sampler.settings)[-1]
+    rows = _empty(sampler, room.ladder[0].size, columns)
+    return {"rows": rows, "questions": _empty(sampler, room.slots, room.width - 1)}
 
 
 class Size(NamedTuple):
@@ -166,7 +180,7 @@ def _segment(
     lanes, rows = sharding.lanes(mesh), functools.partial(_rows, run.rows)
     width, N, G = room.width - 1, lanes * shape.blocks, shape.rows
     masks = (rows(dtype, lanes, room.slots, width) for dtype in ("int32", "bool"))
-    columns = shapes.columns(settings.max_new, settings.segment, settings.max_new)
+    columns = pool.widths(settings)[-1]
     numbers = [rows("int32", N, *axes) for axes in ((), (), *[(G,)] * 5)]
     stops = np.asarray(sampler.stop_ids, int)
     known = (

@@ -67,6 +67,15 @@ def room(sampler: Sampler, questions: int, longest: int) -> Room:
     return Room(width, ladder, slots, min(at_once, batch), home)
 
 
+def widths(settings: Sampling) -> list[int]:
+    """Columns of the cache, as it grows."""
+    found = [0]
+    while found[-1] < settings.max_new:
+        given = found[-1] + 1, settings.segment, settings.max_new
+        found.append(shapes.columns(*given))
+    return found[1:]
+
+
 class Question(NamedTuple):
     number: int  # in the stream of data: draws follow from it
     tokens: Sequence[int]
@@ -224,13 +233,7 @@ class Pool:
         """Runs everything once, in every shape, with no row that is live."""
         settings = self.sampler.settings
         self._prefill([0] * self.lanes)
-        widths, needed = [], 0
-        while needed < settings.max_new:
-            widths.append(
-                shapes.columns(needed + 1, settings.segment, settings.max_new)
-            )
-            needed = widths[-1]
-        for columns in widths:
+        for columns in widths(settings):
             if columns > self.columns:
                 first = crossing.up(0, self.run.everywhere)
                 self.store = self.run.grow(self.store, first, columns=columns)

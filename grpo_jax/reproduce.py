@@ -13,7 +13,7 @@ A figure is experiments/deepseekmath/NAME.py, or another file's path, with
 What is kept of a run is a row of OUT/NAME.points.jsonl from the moment it is done. A
 point that has a row is not run again, and what only it needed is not made: so a figure
 goes on from that file alone. A row is of this point if all that the run depends on was
-the same, but for the package's code, whose digest it tells.
+the same, but for code, the package's and the experiment's, whose digest it tells.
 """
 
 import hashlib
@@ -25,10 +25,13 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from grpo_jax import experiment, line, sweep, workdir
+from grpo_jax import evaluation, experiment, labelling, line, sweep, workdir
 from grpo_jax.section import Refused
 
 FIGURES = pathlib.Path("experiments/deepseekmath")
+OPTIONS = {"label": labelling.Options, "evaluate": evaluation.Options}
+LONGEST = 250  # characters that the name of a file may have
+OTHERS = "fork_from", "topology", "programs"  # what commands are told besides settings
 
 
 class Options(NamedTuple):
@@ -83,7 +86,7 @@ def main(words: list[str]) -> int:
 
 def identities(points: sweep.Points) -> dict[str, str]:
     """Of each point a digest of what it depends on: its words, all its settings, the
-    files of a model that it names, and those of the points that it needs."""
+    files that those name, and what the points that it needs depend on."""
     sweep.check(points)
     found: dict[str, str] = {}
     modules: dict[str, ModuleType] = {}
@@ -91,19 +94,32 @@ def identities(points: sweep.Points) -> dict[str, str]:
     def of(name: str) -> str:
         if name not in found:
             point = points[name]
-            told = [*sweep.words(point, name, pathlib.Path("ROOT"))]
-            if point.command == "train":
+            told = sweep.words(point, name, pathlib.Path("ROOT"))
+            if point.command in OPTIONS:
+                kind = OPTIONS[point.command]
+                given = line.parse(point.command, kind, told[1:])._asdict()
+            else:
                 file = str(point.subject)
                 if file not in modules:
                     modules[file] = experiment.load(file)
-                told.append(repr(settings(modules[file], point)))
-            folders = (pathlib.Path(word[:200]) for word in told)
-            told += [workdir.digest(x, "*") for x in list(folders) if x.is_dir()]
+                given = settings(modules[file], point)
+            told.append(repr(given))
+            told += [workdir.digest(x, "**/*") for x in sorted(named(given))]
             told += map(of, sorted(point.needs))
             found[name] = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
         return found[name]
 
     return {name: of(name) for name in points}
+
+
+def named(given: Mapping[str, Any]) -> set[pathlib.Path]:
+    """The files and folders among settings."""
+    found = set()
+    for value in given.values():
+        several = value if isinstance(value, tuple | list) else [value]
+        texts = (str(x) for x in several if isinstance(x, str | pathlib.Path))
+        found |= {pathlib.Path(x) for x in texts if x and len(x) < LONGEST}
+    return {path for path in found if path.exists()}
 
 
 def settings(module: ModuleType, point: sweep.Point) -> dict[str, Any]:
@@ -112,8 +128,8 @@ def settings(module: ModuleType, point: sweep.Point) -> dict[str, Any]:
         k: str(x) if isinstance(x, sweep.Made) else x for k, x in point.settings.items()
     }
     chosen = experiment.preset(module.get_config(), given.pop("preset", None))
-    begun = {"fork_from": x} if (x := given.pop("fork_from", None)) else {}
-    return experiment.flat(experiment.changed(chosen, given)) | begun
+    others = {name: given.pop(name) for name in OTHERS if name in given}
+    return experiment.flat(experiment.changed(chosen, given)) | others
 
 
 class Records:
@@ -130,7 +146,8 @@ class Records:
         figure = path.name.partition(".")[0]
         self.own = {name for name in identity if name.startswith(f"{figure}/")}
         rows = list(workdir.rows(path))
-        if path.exists():  # without half a row, which another would be written behind
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            # Half a row, which another would be written behind.
             workdir.replace(path, "".join(map(workdir.line, rows)))
         self.known = {
             row["name"]: row
@@ -147,7 +164,7 @@ class Records:
         made = sweep.done(name, self.root, self.identity[name])
         row = {"name": name} | made._asdict() | self.keep(self.root / name)
         workdir.append(self.path, row)
-        self.known[name] = row
+        self.known[name] = json.loads(workdir.line(row))  # as it is read again
 
 
 def _tell(outcome: sweep.Outcome, root: pathlib.Path):

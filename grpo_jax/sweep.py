@@ -6,9 +6,10 @@
     ROOT/points/NAME.lock    held while it runs
 
 A point is made once. The same sweep started again skips those that are done; all else
-goes on where it was, as every command does. A point's lock belongs to the process that
-runs it as well as to the one that started it: if the latter is killed, the point runs
-on, and who starts the sweep again, or another that shares the point, waits for its end.
+goes on where it was, as runs, labels and evaluations do, or begins anew. The lock of a
+point belongs to the process that runs it as well as to the one that started it: if the
+latter is killed, the point runs on, and who starts the sweep again, or another that
+shares the point, waits for its end.
 """
 
 import collections
@@ -32,9 +33,10 @@ from grpo_jax import workdir
 from grpo_jax.section import Refused
 
 POINTS = "points"
+PACKAGE = pathlib.Path(__file__).parent
 # How commands are told a folder, or a file in it.
-OUT = {"train": "--workdir", "label": "--out", "evaluate": "--out"}
-FILE = {"evaluate": "evaluation.json"}
+OUT = {"train": "--workdir", "label": "--out", "evaluate": "--out", "plan": "--out"}
+FILE = {"evaluate": "evaluation.json", "plan": "plan.json"}
 PAUSE = 0.2  # seconds between two looks at what runs
 REFUSED, STOPPED = 2, 33  # exit codes of commands
 # The C library would give large buffers back after each program and ask for them anew,
@@ -116,7 +118,7 @@ class Done(NamedTuple):
     words: list[str]
     identity: str  # of all that it depends on
     seconds: float  # of the process that ended it
-    code: str  # digest of the package
+    code: str  # digest of the package and of the experiment's folder
 
 
 def done(name: str, root: pathlib.Path, identity: str) -> Done | None:
@@ -151,6 +153,7 @@ class Child(NamedTuple):
     process: subprocess.Popen
     cores: frozenset[int]
     since: float
+    code: str
     lock: int  # ours, until it is written that it is done
 
 
@@ -195,7 +198,6 @@ class Sweep:
         self.tried: collections.Counter[str] = collections.Counter()
         self.seen: set[str] = set()  # done: that is looked up once
         self.is_asked = False
-        self.code = workdir.digest(pathlib.Path(__file__).parent)
 
     def run(self, board: "Board") -> Outcome:
         """Until all are done or failed; or, on SIGTERM and Ctrl-C, all are saved."""
@@ -289,7 +291,14 @@ class Sweep:
                 )
             finally:
                 os.sched_setaffinity(0, ours)
-        return Child(process, cores, time.monotonic(), lock)
+        return Child(process, cores, time.monotonic(), self._code(name), lock)
+
+    def _code(self, name: str) -> str:
+        """What the point imports, as it is on disk."""
+        found, subject = [workdir.digest(PACKAGE)], str(self.points[name].subject)
+        if subject.endswith(".py"):
+            found.append(workdir.digest(pathlib.Path(subject).parent, "*.py"))
+        return "-".join(found)
 
     def _reap(self, board: "Board"):
         """What has ended is done, has failed, or is tried once more."""
@@ -299,10 +308,12 @@ class Sweep:
                 continue
             del self.running[name]
             self.free.append(child.cores)
-            if code == 0:
+            if code == 0 and (self.root / name).exists():
                 seconds = time.monotonic() - child.since
                 known = self._words(name), self.identity[name]
-                found = Done(*known, seconds, self.code)
+                after = self._code(name)  # it may have been edited meanwhile
+                of = child.code if after == child.code else f"{child.code} to {after}"
+                found = Done(*known, seconds, of)
                 text = json.dumps(found._asdict()) + "\n"
                 workdir.replace(beside(name, self.root, "json"), text)
                 self.ended(name)

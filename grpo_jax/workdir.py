@@ -155,10 +155,12 @@ def keep_until(path: pathlib.Path, step: int):
             replace(path, kept)
 
 
-def digest(folder: pathlib.Path, pattern: str = "*.py") -> str:
-    """Of such files in it."""
+def digest(folder: pathlib.Path, pattern: str = "**/*.py") -> str:
+    """Of such files in it; or of that file."""
     found = hashlib.sha256()
-    for path in sorted(filter(pathlib.Path.is_file, folder.rglob(pattern))):
+    if folder.is_file():
+        found.update(folder.read_bytes())
+    for path in sorted(filter(pathlib.Path.is_file, folder.glob(pattern))):
         found.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return found.hexdigest()[:16]
 

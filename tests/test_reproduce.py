@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from grpo_jax import cli, reproduce
+from grpo_jax import cli, line, reproduce
 from grpo_jax.sweep import Made, Point
 
 FIGURE = """
@@ -132,17 +132,42 @@ def test_half_a_row_is_no_row(figure):
     assert kept.read_text() == whole
 
 
-def test_a_model_that_is_named_is_part_of_what_a_run_is(tmp_path):
+OF_FILE = """
+from grpo_jax import config, experiment
+
+def get_config():
+    return experiment.changed(config.Config(), {"model.name": %r})
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "train, by its file", "label", "data"])
+def test_what_is_named_is_part_of_what_a_run_is(command, tmp_path):
+    """A model's folder, wherever it is named, and a file of data."""
     (tmp_path / "model").mkdir()
     file = tmp_path / "model" / "weights"
-    text = "from grpo_jax import config\nget_config = config.Config\n"
+    model, kind = str(tmp_path / "model"), command.partition(",")[0]
+    subject, given = str(tmp_path / "file.py"), {}
+    text = OF_FILE % (model if "by its file" in command else "tiny")
     (tmp_path / "file.py").write_text(text)
-    given = {"model.name": str(tmp_path / "model")}
-    points = {"a": Point("train", str(tmp_path / "file.py"), given)}
+    if command == "train":
+        given = {"model.name": model}
+    elif command == "data":
+        kind, given = "train", {"data.name": str(file)}
+    elif command == "label":
+        subject, given = model, {"data": "series"}
+    points = {"a": Point(kind, subject, given)}
     file.write_text("1")
     before = reproduce.identities(points)
     assert reproduce.identities(points) == before
     file.write_text("2")
+    assert reproduce.identities(points) != before
+
+
+def test_defaults_of_a_command_are_part_of_what_it_is(monkeypatch):
+    points, real = {"a": Point("label", "tiny", {"data": "series"})}, line.parse
+    before = reproduce.identities(points)
+    other = lambda *words: real(*words)._replace(solutions=16)  # noqa: E731
+    monkeypatch.setattr(line, "parse", other)
     assert reproduce.identities(points) != before
 
 

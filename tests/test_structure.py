@@ -38,7 +38,7 @@ FLOORS = [
     | {"display", "labels"},
     {"advantages/estimate", "experiment", "models/transformer", "resumed"},
     {"advantages/measure", "models/sizes", "models/heads", "models/lora"}
-    | {"sampling/decode", "reproduce"},
+    | {"sampling/decode"},
     {"prepare", "scoring", "models/memory"},
     {"train_step"},
     {"programs"},
@@ -50,15 +50,16 @@ FLOORS = [
     | {"bench/attacks", "bench/mutants", "judging"},
     {"bench/losses", "bench/answers", "bench/sampling", "bench/hlo", "runs", "groups"}
     | {"beginning"},
-    {"bench/step", "bench/compile", "stage", "model_commands", "rewards/neural"}
+    {"bench/step", "planning", "stage", "model_commands", "rewards/neural"}
     | {"inquiry"},
-    {"own_answers"},
+    {"own_answers", "bench/compile"},
     {"bench/update", "trainer", "stages", "evaluate"},
     {"reward_stage"},
     {"run", "examination"},
     {"iterative"},
     {"evaluation", "shortcut", "bench/trainer", "labeller"},
     {"labelling"},
+    {"reproduce"},
     {"cli"},
     {"__main__"},
 ]

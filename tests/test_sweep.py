@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -268,7 +269,33 @@ def test_what_is_written_is_plain(fake):
     found = json.loads((fake / "points/a.json").read_text())
     assert found["words"][-2:] == ["--beta", "0.5"]
     assert found["seconds"] >= 0
-    assert len(found["code"]) == 16
+    assert re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", found["code"])
+
+
+def test_code_that_is_edited_while_a_point_runs_is_told_with_what_it_was(fake):
+    """The experiment's own, too."""
+    file = pathlib.Path("file.py")
+    file.write_text("a = 1")
+    points = {"a": point(seconds=60)}
+    driver = sweep.Sweep(points, fake, identities(points, fake))
+
+    class Board(sweep.Board):
+        def show(self, sweep):
+            if (fake / "a" / "ran").exists():
+                file.write_text("a = 2")
+                (fake / "go").touch()
+
+    driver.run(Board())
+    code = json.loads((fake / "points/a.json").read_text())["code"]
+    before, after = code.split(" to ")
+    assert before[:16] == after[:16] and before[16:] != after[16:]
+
+
+def test_a_point_that_wrote_nothing_has_failed(fake):
+    main = pathlib.Path("fake/grpo_jax/__main__.py")
+    main.write_text("print('nothing to do')")
+    found = run({"a": point()}, fake, tries=2)
+    assert found.failed["a"].code == 0 and not (fake / "points/a.json").exists()
 
 
 def test_nothing_outlives_a_driver_that_fails(fake):

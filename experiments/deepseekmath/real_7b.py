@@ -36,9 +36,9 @@ started in all hosts at once, in a folder that all see, with the words of its ar
 
 with `pip install -e ".[tpu]"` on each. Killed, the same command goes on.
 
-What was done: every program of a PPO step of 7B was lowered; compiled for eight H200,
-its update comes to 95 of 141 GiB of a device, GRPO's to 86 (table_memory.py); for a
-v5p-128 without `parts`, GRPO's to 14 of 95.7 (README). Neither says how fast it is.
+What was done: every program of a PPO step of 7B was lowered; what they take of eight
+H200 is told by table_memory.py. For a v5p-128 without `parts`, GRPO's update came to 14
+of 95.7 GiB (README). Neither says how fast it is.
 """
 
 import dataclasses
@@ -46,8 +46,6 @@ import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from grpo_jax import config, experiment, figures, workdir
 from grpo_jax.models.settings import Model
@@ -65,7 +63,11 @@ BASE = "deepseek-ai/deepseek-math-7b-base"  # which becomes the reward model
 # BASE = "Qwen/Qwen2.5-Math-1.5B"
 STEPS, QUESTIONS, SAMPLES, RATE = 500, 16, 64, 1e-6
 LABELS, JUDGE = "labels-7b", "judge-7b"
-PANELS = "GSM8K", "MATH"
+PANELS = "MATH", "GSM8K"
+PAPER = [  # of MATH, whose questions are asked
+    one._replace(paper=gain)
+    for one, gain in zip(figure5.PAPER, (1.16, 0.59, 0.21), strict=True)
+]
 
 
 def get_config() -> config.Config:
@@ -125,7 +127,7 @@ SIZES: dict[str, dict[str, Any]] = {
 ARMS = {arm: figure5.ARMS[arm] | own for arm, own in SIZES.items()}
 CLAIMS = {
     kind: [one for one in claims if {one.ours, one.theirs} <= ARMS.keys()]
-    for kind, claims in (("paper", figure5.PAPER), ("beside", figure5.BESIDE))
+    for kind, claims in (("paper", PAPER), ("beside", figure5.BESIDE))
 }
 
 
@@ -181,61 +183,10 @@ def keep(folder: pathlib.Path) -> dict[str, Any]:
     rows = workdir.rows(folder / workdir.METRICS)
     keys = (key for row in rows for key in row)
     beside = next(key for key in keys if re.fullmatch(r"eval/[^/]+/accuracy", key))
-    found = figures.kept(folder, [beside, miniature.INSIDE])
+    found = figures.kept(folder, [miniature.INSIDE, beside])
     return dict(zip(PANELS, found.values(), strict=True))
 
 
 def report(records: Mapping[str, Any], seeds: int, out: pathlib.Path):
-    found = {title: curves(records, seeds, title) for title in PANELS}
-    last = min(figure5.LAST, *(len(x.step) for x in found["MATH"].values()))
-    numbers = {"seeds": seeds, "last": last, "curves": found}
-    told = "one seed says nothing of how seeds differ"
-    if seeds > 1:
-        numbers["verdicts"], told = judged(found, last)
-    figures.write(NAME, drawn(found), numbers, told, records, out)
-
-
-def curves(
-    records: Mapping[str, Any], seeds: int, title: str
-) -> dict[str, figures.Curves]:
-    """Of each arm, in percent."""
-    found = {}
-    for arm in ARMS:
-        places = [miniature.place(NAME, arm, seed) for seed in range(seeds)]
-        of_arm = figures.curves([records[place] for place in places], title)
-        found[arm] = of_arm._replace(value=100 * of_arm.value)
-    return found
-
-
-def judged(found: dict[str, dict[str, figures.Curves]], last: int):
-    """Whether the claims hold, shown; and in a line those of the paper, on GSM8K."""
-    verdicts = {}
-    for title, of in found.items():
-        ends = {arm: figures.ends(x, last) for arm, x in of.items()}
-        for kind, claims in CLAIMS.items():
-            if title != "GSM8K":  # whose numbers those of the paper are
-                claims = figures.unsaid(claims)
-            verdicts[f"{title}, {kind}"] = figures.verdicts(claims, ends)
-    return figures.judged(verdicts, "points")
-
-
-def drawn(found: dict[str, dict[str, figures.Curves]]) -> Figure:
-    """Ours above, the paper's below, in figure 5's looks."""
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    panels = figure.subplots(2, 2)
-    every = dict(zip(figure5.DRAWN, figures.LOOKS, strict=True))
-    looks = {arm: look for arm, look in every.items() if arm in ARMS}
-    theirs = miniature.paper("figure5")
-    for above, below, title in zip(*panels, PANELS, strict=True):
-        for arm, look in looks.items():
-            figures.draw(above, found[title][arm], arm, look)
-        for arm, one in theirs[title].items():
-            look = looks[f"{arm}, model" if "GRPO" in arm else arm]
-            below.plot(one["step"], one["accuracy"], **look)
-        above.set(title=f"here, {title}", xlabel="step", ylabel="greedy accuracy, %")
-        below.set(
-            title=f"the paper, 1.3B, {title}", xlabel="step", ylabel="accuracy, %"
-        )
-    handles = panels[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=4)
-    return figure
+    found = {x: figure5.curves(NAME, ARMS, records, seeds, x) for x in PANELS}
+    figure5.tell(NAME, found, CLAIMS, records, out)

@@ -1,140 +1,55 @@
-"""What GRPO or PPO takes of a machine's memory: compiled for it, or measured here.
+"""What a process of this machine holds of an arm of table_memory.py: measured.
 
-    JAX_PLATFORMS=cpu python -m grpo_jax train experiments/deepseekmath/memory.py \\
-        --workdir runs/memory --data.name v5p-16
+    python -m grpo_jax train experiments/deepseekmath/resident.py --workdir runs/held
 
-It trains nothing. `data.name` is a machine (see `topology`), or the file that the first
-point of a sweep describes it in. `data.subset` is what is asked: `learning`, `sampling`
-compile the programs of a step for it, `resident` runs some steps on this machine's CPU,
-`machines` says what there is. The result is WORKDIR/memory.json, in GiB of each device.
-
-Compiling for a TPU needs libtpu, for a GPU jax-cuda13-plugin and jax-cuda13-pjrt: no
-hardware, and no CUDA libraries if JAX_PLATFORMS is cpu, or the plugin looks for them.
+It trains nothing: a Llama of 50M random parameters answers and learns, all completions
+equally long. The result is WORKDIR/resident.json, in GiB: what the process holds before
+there is a model, and the most in two steps, after two that compile. Between them what
+is free goes back to the system, which a sweep's processes would keep (see `sweep`). For
+Linux with the GNU C library.
 """
 
+import ctypes
 import json
-import math
 import pathlib
 import re
 from typing import Any
 
-import jax
-from jax.sharding import Mesh
-
-from grpo_jax import config, learner, plan, topology, workdir
-from grpo_jax.bench import compile as bench
+from grpo_jax import config, planning, workdir
 from grpo_jax.bench import sampling, step
 from grpo_jax.models.memory import GIB
-from grpo_jax.models.settings import Model, Numerics
-from grpo_jax.models.spec import Spec
+from grpo_jax.models.settings import Model
 from grpo_jax.section import Refused
 
-SMALL = "llama-50m"  # what is run here
-FOUND = "memory.json"
+NAME = "llama-50m"
+FOUND = "resident.json"
+STATUS, FORGET = (pathlib.Path("/proc/self", x) for x in ("status", "clear_refs"))
 
 
 def get_config() -> config.Config:
-    """GRPO's update of DeepSeekMath 7B, of the paper's size, for eight H200."""
+    """GRPO, four questions of 16 tokens × 8 samples of 32."""
     return config.Config(
-        model=Model(
-            name="deepseek-math-7b",
-            numerics=Numerics(compute="bfloat16", remat="full"),
-        ),
-        data=config.Data(name="h200x8", subset="learning"),
-        algorithm=config.Algorithm(group_size=64, beta=0.04),
+        model=Model(name=NAME),
+        algorithm=config.Algorithm(group_size=8, beta=0.04),
         sampling=config.Sampling(
-            temperature=1.0, max_new=1024, max_prompt=512, rows=512, cache="bfloat16"
+            temperature=1.0, max_new=32, min_new=32, max_prompt=16
         ),
-        training=config.Training(batch_size=16, parts=2, mesh=(1, 8, 1)),
+        training=config.Training(batch_size=4, mesh=(1, 1, 1)),
     )
-
-
-def machines(settings: config.Config) -> list[str]:
-    return pathlib.Path(settings.data.name).name.removesuffix(".json").split("+")
 
 
 def check(settings: config.Config):
-    """Refuses what cannot be compiled or measured here, before anything is written."""
-    if not jax.config.jax_platforms:  # or plugins would look for their own hardware
-        jax.config.update("jax_platforms", "cpu")
-    kind, names = settings.data.subset, machines(settings)
-    if kind not in RUNS:
-        raise Refused(f"data.subset is {kind!r}; it must be one of {', '.join(RUNS)}.")
-    if kind == "resident" and (names, settings.model.name) != (["cpu"], SMALL):
+    """Refuses what cannot be measured here, before anything is written."""
+    if settings.model.name != NAME:
         raise Refused(
-            f"only {SMALL} on this machine's CPU is run; data.name is {names[0]} and "
-            f"model.name {settings.model.name}. Set data.subset to learning to compile."
+            f"model.name is {settings.model.name!r}; {NAME} is what is run. For others "
+            "there is `python -m grpo_jax plan`."
         )
-    bench.spec_of(settings.model.name)
-    for name in names:
-        if name != "cpu":
-            topology.devices(name)
-
-
-def run(settings: config.Config, folder: pathlib.Path):
-    found = RUNS[settings.data.subset](settings)
-    if settings.data.subset == "machines":
-        for name, one in found.items():
-            workdir.replace(folder / f"{name}.json", json.dumps(one) + "\n")
-    workdir.replace(folder / FOUND, json.dumps(found) + "\n")
-
-
-def described(settings: config.Config) -> dict[str, Any]:
-    """The machines, and so whether there are compilers for them."""
-    found = {}
-    for name in machines(settings):
-        devices = bench.mesh_of(name).devices.flatten().tolist()
-        known = {"kind": devices[0].device_kind, "devices": len(devices)}
-        if name != "cpu":
-            known["gib"] = topology.memory(name) / GIB
-        found[name] = known
-    return found
-
-
-def learned(settings: config.Config) -> dict[str, Any]:
-    return compiled(settings, "learning")
-
-
-def sampled(settings: config.Config) -> dict[str, Any]:
-    return compiled(settings, "sampling")
-
-
-def compiled(settings: config.Config, programs: bench.Programs) -> dict[str, Any]:
-    """What a device holds, and each program's bytes, its arguments among them."""
-    spec, (machine,) = bench.spec_of(settings.model.name), machines(settings)
-    mesh, found = bench.mesh_of(machine, settings.training.mesh), {}
-    given = spec, settings, mesh, settings.sampling.max_prompt
-    for name, program in bench.lowered(*given, programs=programs):
-        found[name], _ = bench.measured(program, machine)
-    return held(spec, settings, mesh) | {"programs": found}
-
-
-def held(spec: Spec, settings: config.Config, mesh: Mesh) -> dict[str, Any]:
-    """GiB of each device, by arithmetic on shapes and how they are cut."""
-    state = learner.abstract(learner.make(spec, settings, 1000, mesh))
-    policy, critic = state.policy, state.critic
-    dtype = settings.model.numerics.compute
-    parts = {
-        "parameters": (policy.params, state.frozen),
-        "moments": policy.optimizer,
-        "reference": state.reference,
-        "critic": critic and critic.params,
-        "its moments": critic and critic.optimizer,
-        "copy": plan.published(bench.sampler_of(spec, settings, mesh), dtype),
-    }
-    trained = policy.params, critic and critic.params
-    return {
-        "held": {name: gib(part) for name, part in parts.items()},
-        "gradients": max(map(gib, trained)),  # of one after the other
-    }
-
-
-def gib(tree: Any) -> float:
-    """Of one device."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize / GIB
-        for x in jax.tree.leaves(tree)
-    )
+    if not (FORGET.exists() and hasattr(ctypes.CDLL(None), "malloc_trim")):
+        raise Refused(
+            f"{FORGET} or malloc_trim is not there, by which memory is measured. Use "
+            "Linux with the GNU C library."
+        )
 
 
 class Arm(step.Bench):
@@ -156,28 +71,31 @@ class Arm(step.Bench):
         return self.chosen
 
 
-def resident(settings: config.Config) -> dict[str, Any]:
-    """GiB of this process: before there is a model, and the most in two steps."""
-    mesh, before = bench.mesh_of("cpu"), of_process("VmRSS")
+def run(settings: config.Config, folder: pathlib.Path):
+    found = measured(settings)
+    workdir.replace(folder / FOUND, json.dumps(found) + "\n")
+
+
+def measured(settings: config.Config) -> dict[str, Any]:
+    before = of_process("VmRSS")
     arm = Arm(settings)
     for number in range(2):  # which compile
         arm.learn(arm.answered(number))
     first = of_process("VmHWM")
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget the most so far
+    forget()
+    between = of_process("VmHWM")
     for number in range(2, 4):
         arm.learn(arm.answered(number))
-    measured = {"before": before, "compiling": first, "peak": of_process("VmHWM")}
-    return measured | held(arm.spec, settings, mesh)
+    found = {"before": before, "compiling": first, "between": between}
+    found["peak"] = of_process("VmHWM")
+    return found | planning.held(arm.spec, settings, planning.mesh_of("cpu"))
+
+
+def forget():
+    """The most so far; what is free goes back first."""
+    ctypes.CDLL(None).malloc_trim(0)
+    FORGET.write_text("5")
 
 
 def of_process(name: str) -> float:
-    text = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) * 1024 / GIB
-
-
-RUNS = {
-    "machines": described,
-    "learning": learned,
-    "sampling": sampled,
-    "resident": resident,
-}
+    return int(re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text())[1]) * 1024 / GIB

@@ -7,8 +7,9 @@ and gives no number; 40 to 50% is what others say of it. Here the update of each
 and the sampler that all share, are compiled for eight H200 and for eight chips of v5p
 (which have no need to be here: see `topology`), on the same mesh, for the paper's 16
 questions of 512 tokens × 64 samples of 128 or 1,024 tokens. PPO learns from the same
-rows: what questions cost is the same. `resident` is measured: the most that a process
-on this machine's CPU held in two steps of a model of 50M, after two that compile.
+rows: what questions cost is the same. On v5p completions are of 1,024 tokens alone: its
+compiler takes minutes. resident.py measures the most that a process on this machine's
+CPU held in two steps of a model of 50M, after two that compile.
 
 Predicted by arithmetic, before any of it was run. Parameters and gradients in float32
 take 4 bytes of a parameter each, AdamW's moments 8, the reference 4, a critic on a
@@ -30,18 +31,13 @@ other: they are in both arms alike, and the more tokens a device has at once, th
 is saved. For 7B a device's 64 rows of 1,024 tokens need 16 GB between layers and twice
 13 GB within one, where the critic is 10: some 12% should be left. At 128 tokens, 20%.
 
-NOT YET RUN to its end. Compiled so far (2026-11-30), in GiB of a device:
+(These two shares counted the copy during updates too. A first look, before the table
+was run, showed that a run indeed kept it: 12.9 GiB of each device for nothing. It is
+now let go when the samples are there, and counts where they are drawn alone. The same
+look, at PPO's programs of 7B with 1,024 tokens on H200, found an update's activations
+to be 54 GiB where 39 had been reckoned.)
 
-    model, machine, tokens    state          copy  update adds  in all       at the peak
-    7B, h200x8, 16 × 64       12.9 and 21.9  12.9  60.2         86.0 and 95.1    -10%
-        × 1,024
-    1.5B, v5p-8, 8 × 64        5.8 and 10.1   2.9   5.3         13.9 and 18.2    -24%
-        × 128
-
-of GRPO and of PPO. The programs are those of PPO, whose update is taken for GRPO's; a
-critic's adds less than the policy's (58.3). Of the state 41 and 43% are saved, and of
-7B's with the copy 26%, as was predicted. Activations of 7B took 54 where 39 had been
-reckoned, so less is left of it at the peak.
+NOT YET RUN.
 """
 
 import json
@@ -55,41 +51,55 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import experiment, figures
-from grpo_jax.sweep import Made, Point
+from grpo_jax import config, experiment, figures, planning, sweep
+from grpo_jax.models.settings import Model, Numerics
+from grpo_jax.planning import COPY
+from grpo_jax.sweep import Point
 
-memory = experiment.load(str(pathlib.Path(__file__).with_name("memory.py")))
-get_config, SMALL = memory.get_config, memory.SMALL
+resident = experiment.load(str(pathlib.Path(__file__).with_name("resident.py")))
 
 NAME, SEEDS = "table_memory", 1  # of what is measured; a compiler repeats itself
-FILE = "experiments/deepseekmath/memory.py"
+FILES = {kind: f"experiments/deepseekmath/{kind}.py" for kind in (NAME, "resident")}
 MODELS = "qwen2.5-1.5b", "deepseek-math-7b"
-MACHINES = "h200x8", "v5p-16"  # eight devices each
 NEW, FEW_NEW = (128, 1024), (32, 256)  # tokens of a completion; on this machine
+
+
+def get_config() -> config.Config:
+    """GRPO's update of DeepSeekMath 7B, of the paper's size, on eight devices."""
+    return config.Config(
+        model=Model(
+            name="deepseek-math-7b",
+            numerics=Numerics(compute="bfloat16", remat="full"),
+        ),
+        algorithm=config.Algorithm(group_size=64, beta=0.04),
+        sampling=config.Sampling(
+            temperature=1.0, max_new=1024, max_prompt=512, rows=512, cache="bfloat16"
+        ),
+        training=config.Training(batch_size=16, parts=2, mesh=(1, 8, 1)),
+    )
+
 
 PPO = {"preset": "ppo", "algorithm.beta": 0.04}
 NO_KL = {"algorithm.beta": 0.0}
-LORA = {"model.lora.rank": 16}
+LORA_GRPO, LORA = "LoRA GRPO", {"model.lora.rank": 16}
 ARMS: dict[str, dict[str, Any]] = {
     "GRPO": {},
     "PPO": PPO,
     "PPO, shared trunk": PPO | {"critic.trunk": "shared"},
     "GRPO, no KL": NO_KL,
     "PPO, no KL": PPO | NO_KL | {"algorithm.kl.placed": "loss"},
-    "LoRA GRPO": LORA | {"model.dtype": "bfloat16"},
+    LORA_GRPO: LORA | {"model.dtype": "bfloat16"},
     "LoRA PPO": PPO | LORA,  # its critic is trained whole, which asks for float32
 }
 SAVINGS = {  # of an arm, against others
     "GRPO": ("PPO", "PPO, shared trunk"),
     "GRPO, no KL": ("PPO, no KL", "PPO"),
-    "LoRA GRPO": ("LoRA PPO", "GRPO"),
+    LORA_GRPO: ("LoRA PPO", "GRPO"),
 }
 
-HERE = {  # four questions of 16 tokens × 8 samples
+SMOKE = {  # of a step that is planned in seconds
+    "model.name": "tiny",
     "algorithm.group_size": 8,
-    "model.numerics.compute": "float32",
-    "sampling.max_prompt": 16,
-    "sampling.cache": "float32",
     "training.batch_size": 4,
     "training.mesh": (1, 1, 1),
 }
@@ -111,56 +121,51 @@ class Place(NamedTuple):
 
 
 def places(seeds: int, smoke: bool) -> list[Place]:
-    """A GPU's programs take seconds to compile and a TPU's minutes: these come last."""
+    """Of eight devices each. A GPU's programs take seconds to compile and a TPU's
+    minutes: these come last, and are fewer."""
     if smoke:
-        few, known = ("GRPO", "PPO"), (SMALL, "cpu", 8)
-        compiled = [Place("learning", *known, arm) for arm in [*few, "LoRA GRPO"]]
-        measured = [Place("resident", *known, arm) for arm in few]
-        return [Place("sampling", *known), *compiled, *measured]
+        known, few = ("cpu", 8), ("GRPO", "PPO")
+        compiled = [Place("learning", "tiny", *known, arm) for arm in [*few, LORA_GRPO]]
+        measured = [Place("resident", resident.NAME, *known, arm) for arm in few]
+        return [Place("sampling", "tiny", *known), *compiled, *measured]
     measured = [
-        Place("resident", SMALL, "cpu", new, arm, seed)
+        Place("resident", resident.NAME, "cpu", new, arm, seed)
         for seed in range(seeds)
         for new in FEW_NEW
         for arm in ARMS
     ]
-    gpu, tpu = map(of_machine, MACHINES)
-    return gpu + measured + tpu
+    return of_machine("h200x8", *NEW) + measured + of_machine("v5p-16", NEW[-1])
 
 
-def of_machine(machine: str) -> list[Place]:
-    found = [(model, machine, new) for model in MODELS for new in NEW]
+def of_machine(machine: str, *lengths: int) -> list[Place]:
+    found = [(model, machine, new) for model in MODELS for new in lengths]
     sampling = [Place("sampling", *one) for one in found]
     return sampling + [Place("learning", *one, arm) for arm in ARMS for one in found]
 
 
 def get_points(seeds: int, smoke: bool) -> dict[str, Point]:
-    """All need the first, which is refused where a compiler is not installed."""
-    first, machines = f"{NAME}/machines", ("cpu",) if smoke else (*MACHINES, "cpu")
-    known = {"data.name": "+".join(machines), "data.subset": "machines"}
-    points = {first: Point("train", FILE, known)}
+    points = {}
     for place in places(seeds, smoke):
-        own = {"algorithm.group_size": 64} | ARMS[place.arm]
-        own |= HERE if place.model == SMALL else {}
-        own |= {"data.subset": place.kind, "seed": place.seed}
-        own |= {"data.name": Made(first, f"{place.machine}.json")}
-        own |= {"model.name": place.model, "sampling.max_new": place.new}
+        own = ARMS[place.arm] | {"sampling.max_new": place.new}
+        # A preset sets it as well, and what is compared are equally many rows.
+        usual = resident.get_config if place.kind == "resident" else get_config
+        own["algorithm.group_size"] = usual().algorithm.group_size
         if place.kind == "resident":
-            own["sampling.min_new"] = place.new
-        points[str(place)] = Point("train", FILE, own)
+            own |= {"sampling.min_new": place.new, "seed": place.seed}
+            points[str(place)] = Point("train", FILES["resident"], own)
+            continue
+        own |= {"model.name": place.model} | (SMOKE if smoke else {})
+        own |= {"topology": place.machine, "programs": place.kind}
+        points[str(place)] = Point("plan", FILES[NAME], own)
     return points
 
 
 def keep(folder: pathlib.Path) -> dict[str, Any]:
-    return {"found": json.loads((folder / memory.FOUND).read_text())}
-
-
-# What each program is given of what is held; all else that it takes comes on top.
-SAMPLER = dict.fromkeys(("prefill", "decode", "decode fewer"), ("copy",))
-GIVEN = SAMPLER | {
-    "score": ("parameters",),
-    "critic": ("critic", "its moments"),
-    "update": ("parameters", "moments"),
-}
+    of_plan, measured = folder / sweep.FILE["plan"], folder / resident.FOUND
+    if measured.exists():
+        return {"found": json.loads(measured.read_text())}
+    (found,) = json.loads(of_plan.read_text())
+    return {"found": found}
 
 
 class Row(NamedTuple):
@@ -169,13 +174,13 @@ class Row(NamedTuple):
     place: Place
     held: dict[str, float]
     gradients: float
-    added: dict[str, float]  # by each program, to what is held
+    adds: dict[str, float]  # each program, to what is held
     room: float | None = None
 
     @property
     def state(self) -> float:
         """From step to step."""
-        return sum(x for name, x in self.held.items() if name != "copy")
+        return self.all_held - self.held[COPY]
 
     @property
     def updated(self) -> float:
@@ -184,23 +189,27 @@ class Row(NamedTuple):
 
     @property
     def all_held(self) -> float:
-        """The copy to sample with stays until another takes its place."""
+        """While samples are drawn."""
         return sum(self.held.values())
 
     @property
     def most(self) -> str:
-        return max(self.added, key=self.added.__getitem__)
+        """The program at the peak."""
+        peaks = planning.peaks(self._asdict())
+        return max(peaks, key=peaks.__getitem__)
 
     @property
     def peak(self) -> float:
-        return self.all_held + self.added[self.most]
+        return planning.peaks(self._asdict())[self.most]
 
     @property
     def stack(self) -> dict[str, float]:
         """The peak, part by part."""
-        rest = self.added[self.most]
-        gradients = 0.0 if self.most in SAMPLER else min(self.gradients, rest)
-        return self.held | {"gradients": gradients, "all else": rest - gradients}
+        rest, gradients, copy = self.adds[self.most], 0.0, self.held[COPY]
+        if self.most not in planning.SAMPLING:
+            gradients, copy = min(self.gradients, rest), 0.0
+        known = self.held | {COPY: copy, "gradients": gradients}
+        return known | {"all else": rest - gradients}
 
 
 COMPARED = "state", "updated", "all_held", "peak"
@@ -211,25 +220,14 @@ def rows(records: Mapping[str, Any], seeds: int) -> list[Row]:
     found = {x: records[str(x)]["found"] for x in known if str(x) in records}
     out = []
     for place, one in found.items():
-        given = one.get("held"), one.get("gradients")
+        given = place, one["held"], one["gradients"]
         if place.kind == "learning":
-            of_all = found[place._replace(kind="sampling", arm="GRPO")]["programs"]
-            programs = one["programs"] | of_all
-            added = {
-                name: x["in_all_gib"] - sum(one["held"][part] for part in GIVEN[name])
-                for name, x in programs.items()
-            }
-            room = programs["update"]["room_gib"]
-            out.append(Row(place, *given, added, room))
-        elif place.kind == "resident":  # where no copy is left when it learns
-            known = Row(
-                place,
-                {k: x for k, x in given[0].items() if k != "copy"},
-                *given[1:],
-                {},
-            )
-            rest = one["peak"] - one["before"] - known.state
-            out.append(known._replace(added={"step": rest}))
+            of_all = found[place._replace(kind="sampling", arm="GRPO")]
+            out.append(Row(*given, one["adds"] | of_all["adds"], one["room"]))
+        elif place.kind == "resident":  # the most was taken of two whole steps
+            row = Row(*given, {})
+            rest = one["peak"] - one["before"] - row.state
+            out.append(row._replace(adds={"step": rest}))
     return out
 
 
@@ -251,9 +249,8 @@ def report(records: Mapping[str, Any], seeds: int, out: pathlib.Path):
     savings = saved(found)
     Console().print(table(found), table_of(savings))
     numbers = {
-        "machines": records[f"{NAME}/machines"]["found"],
         "GiB": [
-            one.place._asdict() | one._asdict() | {"at": one.most, "peak": one.peak}
+            one._asdict() | one.place._asdict() | {"at": one.most, "peak": one.peak}
             for one in found
         ],
         "saved, %": savings,
@@ -286,7 +283,7 @@ def table(found: list[Row]) -> Table:
     out = Table(*titles, title="GiB of a device")
     for one in found:
         parts = [one.held.get(name, 0.0) for name in found[0].held]
-        ends = one.added[one.most], one.peak, one.room or 0.0
+        ends = one.adds[one.most], one.peak, one.room or 0.0
         numbers = [f"{x:.2f}" if x else "" for x in (*parts, one.gradients, *ends)]
         numbers.insert(len(parts) + 1, one.most)
         out.add_row(*map(str, one.place[:5]), *numbers)

@@ -12,25 +12,17 @@ a device sends to others. The last line is one JSON object.
 
 import itertools
 import json
-import time
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import jax
 import tyro
-from jax.sharding import Mesh
-from jax.stages import Compiled, Lowered
 from rich.console import Console
 from rich.table import Table
 
-from grpo_jax import config, learner, line, plan, pool, sharding, topology
+from grpo_jax import config, line, planning, topology
 from grpo_jax.bench import hlo, sampling
 from grpo_jax.models import memory, settings, sizes
 from grpo_jax.models.spec import Spec
-from grpo_jax.sampling import shapes
 from grpo_jax.section import Refused
-
-Programs = Literal["all", "sampling", "learning"]
 
 
 class Options(NamedTuple):
@@ -39,7 +31,7 @@ class Options(NamedTuple):
     machines: Annotated[tuple[str, ...], tyro.conf.Positional]  # v5e-8 h200x1, or cpu
     model: str = "qwen2.5-1.5b"  # of `python -m grpo_jax models`, or llama-50m
     mesh: tuple[int, int, int] | None = None  # data, fsdp, model
-    programs: Programs = "all"  # which of them
+    programs: planning.Programs = "all"  # which of them
     prompts: int = 64  # B
     group: tuple[int, ...] = (8,)  # G
     new: int = 1024  # tokens of a row
@@ -93,70 +85,32 @@ def _settings(options: Options, group: int, chunk: int, remat: str) -> config.Co
             advantage=advantage,
         ),
         sampling=config.Sampling(
-            temperature=1.0, max_new=options.new, cache=options.dtype
+            temperature=1.0,
+            max_new=options.new,
+            max_prompt=options.prompt_tokens,
+            cache=options.dtype,
         ),
         critic=critic,
-        training=config.Training(batch_size=options.prompts, parts=options.parts),
+        training=config.Training(
+            batch_size=options.prompts, parts=options.parts, mesh=options.mesh
+        ),
     )
 
 
 def _compiled(options: Options, spec: Spec, machine: str, chosen: config.Config):
     """Each program's name, what it takes of a device, and seconds to compile."""
-    mesh = mesh_of(machine, options.mesh)
+    mesh = planning.mesh_of(machine, chosen)
     tokens = options.prompt_tokens + chosen.algorithm.group_size * options.new
     tokens *= options.prompts / options.minibatches / mesh.size
-    given = spec, chosen, mesh, options.prompt_tokens
-    for name, program in lowered(*given, programs=options.programs):
-        row, compiled = measured(program, machine)
+    given = spec, chosen, mesh, options.programs
+    for name, program in planning.lowered(*given):
+        row, compiled = planning.measured(program, machine)
         row |= dict.fromkeys(("token_gflop", "sent_gib"))
         if name in ("score", "critic", "update") and machine not in topology.TPUS:
             counted = hlo.count(compiled.as_text())
             row["token_gflop"] = counted.operations / tokens / 1e9
             row["sent_gib"] = sum(counted.sent.values()) / memory.GIB
         yield sampling.rounded({"program": name} | row)
-
-
-def mesh_of(machine: str, axes: tuple[int, int, int] | None = None) -> Mesh:
-    """Of a machine's devices; without axes all parameters are cut over them."""
-    devices = jax.devices()[:1] if machine == "cpu" else topology.devices(machine)
-    return sharding.mesh(*(axes or (1, len(devices), 1)), devices)
-
-
-def lowered(
-    spec: Spec,
-    chosen: config.Config,
-    mesh: Mesh,
-    prompt_tokens: int,
-    programs: Programs = "all",
-) -> Iterator[tuple[str, Lowered]]:
-    """The programs of a run, by name, each lowered when its turn comes."""
-    questions = chosen.training.batch_size
-    if programs != "learning":
-        sampler = sampler_of(spec, chosen, mesh)
-        dtype = chosen.model.numerics.compute
-        yield from plan.sampling(sampler, dtype, questions, prompt_tokens)
-    if programs != "sampling":
-        run = learner.make(spec, chosen, 1000, mesh)
-        width = shapes.length(prompt_tokens)
-        size = plan.Size(questions, width, chosen.sampling.max_new)
-        yield from plan.learning(run, size)
-
-
-def sampler_of(spec: Spec, chosen: config.Config, mesh: Mesh) -> pool.Sampler:
-    """A run's; it stops at any token that a tokenizer would name."""
-    known = chosen.sampling, chosen.algorithm.group_size, (0,), spec.vocab
-    return pool.Sampler(spec, *known, chosen.model.numerics, mesh)
-
-
-def measured(program: Lowered, machine: str) -> tuple[dict[str, Any], Compiled]:
-    """What a program takes of each device, in GiB, and seconds to compile."""
-    start = time.perf_counter()
-    compiled = program.compile()
-    seconds = time.perf_counter() - start
-    room = None if machine == "cpu" else topology.memory(machine) / memory.GIB
-    row = {"compile_s": seconds, "room_gib": room}
-    gib = plan.memory(compiled).items()
-    return row | {f"{k}_gib".replace(" ", "_"): v for k, v in gib}, compiled
 
 
 def _table(rows: list[dict]) -> Table:

@@ -8,9 +8,9 @@ import pytest
 from grpo_jax import config, experiment, learner, plan, reproduce, sharding, workdir
 from grpo_jax.models import sizes
 from grpo_jax.sampling import shapes
-from tests.experiments.deepseekmath.test_table_memory import memory
 
 real = experiment.load("experiments/deepseekmath/real_7b.py")
+table_memory = experiment.load("experiments/deepseekmath/table_memory.py")
 figure5 = real.figure5
 ONLINE = [arm for arm, own in real.ARMS.items() if "stages" not in own]
 OFFLINE = {"RFT": "rft", "DPO": "dpo"}
@@ -34,7 +34,9 @@ def test_the_arms_are_figure_5_s_but_for_sizes():
         assert {k for k in own if own[k] != theirs.get(k, own)} <= of_sizes
     left_out = {arm for arm in figure5.ARMS if figure5.AGAIN not in arm}
     assert left_out - real.ARMS.keys() == {"GRPO+PS", "GRPO+OS, noisy"}
-    assert real.CLAIMS["paper"] == figure5.PAPER
+    pairs = [[(x.ours, x.theirs) for x in y] for y in (real.PAPER, figure5.PAPER)]
+    assert real.CLAIMS["paper"] == real.PAPER and pairs[0] == pairs[1]
+    assert [one.paper for one in real.PAPER] == [1.16, 0.59, 0.21]
 
 
 def test_every_arm_draws_as_many_samples():
@@ -63,7 +65,7 @@ def test_the_paper_s_own_numbers():
 
 
 def test_what_was_compiled_is_of_its_size():
-    theirs, ours = memory.get_config(), real.get_config()
+    theirs, ours = table_memory.get_config(), real.get_config()
     assert theirs.algorithm == ours.algorithm
     assert theirs.model.numerics == ours.model.numerics
     for section, names in (
@@ -136,10 +138,12 @@ def test_what_it_writes(seeds, tmp_path):
     if seeds == 1:
         assert "one seed" in (out / "README.md").read_text()
         return
-    verdicts = said["verdicts"]["GSM8K, paper"]
+    verdicts = said["verdicts"]["MATH, paper"]  # whose questions are asked
     assert [one["claim"] for one in verdicts] == [x.name for x in figure5.PAPER]
+    assert [one["paper"] for one in verdicts] == [1.16, 0.59, 0.21]
     gap = arms.index("Online RFT") - arms.index("RFT")
-    assert verdicts[0]["mean"] == pytest.approx(-gap / 3)  # mean of three points
+    assert verdicts[0]["mean"] == pytest.approx(gap / 3)  # mean of three points
+    assert said["verdicts"]["GSM8K, paper"][0]["paper"] is None
     assert np.isfinite([one["p"] for one in verdicts]).all()
 
 
