@@ -30,9 +30,26 @@ differ have fewer than questions that are alike, at the same J.
 6. Samples by n − 1 ∝ √(p (1 − p)) give a batch's σ²-part the least variance: less by
 1 − (E √v)² / E v, v = p (1 − p), a fifth if p is spread as Beta(1/2, 1/2). The expected
 gradient stays as it is. So nothing is gained to first order in the learning rate, and
-what there is to second order has no sign: noise helps where p < 1/2.
+to second order there may be a gain or a loss: noise helps where p < 1/2.
 
-What came out: NOT YET RUN as a whole. In pieces:
+What came out (2026-11-30; eight seeds, 2,048 questions of the start; 15 minutes on two
+cores; ± are 95%, jackknifed over seeds):
+
+1. The law holds (σ² is 268, ζ 317, τ² 67 times ‖∇J‖²). At N = 128 noise is least near
+G = 3.3, of those tried at 4: 5.1 ± 1.5 times the squared mean, a cosine of 0.40. At
+G = 2 it is 1.1 times that, at 8 1.3, at 64 6.9: few questions cost far more than good
+baselines gain. Z-scores, leave-one-out and the 1/|o| of the paper differ by a twentieth
+at most. At G = 2 no baseline at all is better (3.4): one other sample is a poor one.
+2. Over all questions c of z-scores is 1.006 ± 0.004 times the enumerated (that p is
+estimated may explain half of that). From p = 1/2 to the ends it rises from 1.9 to 2.5.
+3. Of groups of 8 79% are mixed, of 64 93%; if questions were alike, 99 and 100% would.
+4. The table's sums are within their intervals at all 60 points.
+5. Runs end within 0.002 of the optimum. Ten of twelve intervals hold it; of the other
+two, both without the std, it is outside by 0.0002 at most.
+6. Nothing is gained: -0.4 to 0.0 points, of ten comparisons none with p < .3 by Holm.
+On the start the rule would not even lower the noise (by -2 ± 2%, where the spread of p
+alone promises 11): there a question's variance is not as p (1 − p), for gradients of
+wrong samples have 2.9 times the squared length of right ones.
 """
 
 import dataclasses
@@ -87,9 +104,10 @@ def rates(pools: Sequence[Found]) -> Float[np.ndarray, "S Q"]:
 
 
 def slopes(pools: Sequence[Found]) -> tuple[Float[np.ndarray, "bins"], Estimate]:
-    """Where p is in each of its bins, and c of z-scores there, in groups of SHOWN; last
-    all that was found over what is enumerated. A group is compared with others of its
-    question, whose advantages are leave-one-out."""
+    """The mean p of each bin, and c of z-scores measured there, in groups of SHOWN. The
+    last number is the ratio of the sum of all that was measured to the sum of what
+    enumeration expects. What is measured is the product of a group's gradient with
+    those of other groups of the same question, whose advantages are leave-one-out."""
     p, shown = rates(pools), [pool["shown"] for pool in pools]
     scaled, plain = (
         np.array([one[name] for one in shown]) for name in ("z-score", UNBIASED)
@@ -126,8 +144,8 @@ def alike(p: float, size: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
 def saved(
     p: Float[np.ndarray, "Q"], variance: Float[np.ndarray, "Q"]
 ) -> Float[np.ndarray, ""]:
-    """By how much allotment by p (1 − p) lowers the part of a batch's variance that is
-    of samples, where it is known what each question's is in groups of MEAN."""
+    """By how much allotment by p (1 − p) lowers the part of a batch's variance that
+    stems from sampling, given each question's share of it in groups of MEAN."""
     mean = bandits.MEAN
     n = allocation.allot(p * (1 - p), mean * len(p), bandits.LEAST, bandits.MOST)
     return 1 - (variance * (mean - 1) / (n - 1)).sum() / variance.sum()
@@ -164,18 +182,7 @@ def report(records: Mapping[str, Any], seeds: int, out: pathlib.Path):
         axes.set_title(title)
         numbers[title] = draw(axes, pools if draw in OF_POOLS else tables)
     numbers["less variance by rule"] = spared(pools)
-    figures.write(NAME, figure, known(numbers), told(numbers), records, out)
-
-
-def known(x: Any) -> Any:
-    """As JSON has it: None for what is no number."""
-    if isinstance(x, Mapping):
-        return {key: known(one) for key, one in x.items()}
-    if isinstance(x, np.ndarray | np.generic):
-        return known(x.tolist())
-    if isinstance(x, tuple | list):
-        return [known(one) for one in x]
-    return None if isinstance(x, float) and not np.isfinite(x) else x
+    figures.write(NAME, figure, numbers, told(numbers), records, out)
 
 
 def marked(axes: Axes, x, found: Estimate, label: str, look: dict, **more: Any):
@@ -286,7 +293,8 @@ def draw_climbed(axes: Axes, tables: Sequence[Mapping]) -> dict[str, Any]:
         )
         label = f"a table, G = {size}"
         marked(axes, edge, found, label, look, linestyle="none", marker=shape)
-        there = np.interp(edge, fine, climbed)
+        # What a table was asked at, summed up as it is: no error of the sum's is left.
+        there = np.cumsum(bandits.slope(chosen, bandits.PLACES)) / len(edge)
         numbers[size] = {"climbed": there, "found": found.value, "half": found.half}
     axes.set(xlabel="p, the chance to be right", ylabel="what is climbed")
     axes.legend(fontsize="small")
@@ -328,6 +336,7 @@ def draw_taught(axes: Axes, tables: Sequence[Mapping]) -> dict[str, Any]:
     x = np.array(of_rate, float)
     axes.axhline(0, color="0.6", linewidth=1)
     numbers: dict[str, Any] = {"rate": x, equal: right[equal].mean(0)}
+    p: dict[str, float] = {}
     for i, (look, arm) in enumerate(zip(figures.LOOKS, others, strict=False)):
         gained = right[arm] - right[equal]
         half = None
@@ -335,8 +344,7 @@ def draw_taught(axes: Axes, tables: Sequence[Mapping]) -> dict[str, Any]:
             pairs = zip(right[arm].T, right[equal].T, strict=True)
             found = [contrast.paired(*pair) for pair in pairs]
             half = np.array([one.high - one.mean for one in found])
-            p = contrast.holm({r: y.p for r, y in zip(of_rate, found, strict=True)})
-            numbers[f"{arm}, Holm's p"] = list(p.values())
+            p |= {f"{arm}, {r}": x.p for r, x in zip(of_rate, found, strict=True)}
         one = Estimate(gained.mean(0), half)
         marked(axes, x * 1.05**i, one, arm, look, marker=SHAPES[i])
         numbers[arm] = {"more": one.value, "half": half}
@@ -344,7 +352,7 @@ def draw_taught(axes: Axes, tables: Sequence[Mapping]) -> dict[str, Any]:
     plain(axes.xaxis, x)
     axes.set_ylabel(f"π(right) − that of {equal}, points")
     axes.legend(fontsize="small")
-    return numbers
+    return numbers | {"Holm's p": contrast.holm(p)}  # over all that are shown
 
 
 # "no std" stands on leave-one-out, and the paper's 1/|o| beside it.
