@@ -22,7 +22,21 @@ faster a step, and without clipping be the less stable. With three seeds no effe
 be significant by an exact test: they are told with t intervals, and there are twenty,
 of which one is expected to leave out 0 by chance.
 
-NOT YET RUN to its end.
+What came out (2026-11-30; 63 runs, 65 minutes on two cores with other work beside
+them), in points of in-domain accuracy; plain GRPO has 82.1%. Used once, a rollout
+teaches the same in all twelve ways: their gains are -0.1 to 1.8, and every interval
+holds 0. Mixed groups gain most (1.8, -1.9 to 5.5) for 2% more tokens of what is learned
+from. The fine for length changes nothing at all, for no answer is long enough. k2 and
+the weighted k3 are the same to the last digit: so are their gradients on policy.
+
+Used again, it teaches less, which was not expected: μ = 4 ends 3.4 below μ = 1 (-8.3 to
+1.5) and on the larger size 7.5 below (2.0 to 13.0), at the same learning rate. There
+clipping matters: without it another 5.4 are lost (0.2 to 10.7), and 12.2 on the larger
+size. A ratio of sequences with the clip range of tokens loses 10.6 (9.1 to 12.1): it is
+a mean over tokens and hardly ever reaches 0.2; with the narrow range of GSPO it gains
+1.9 (-5.7 to 9.4). DAPO's parts together gain 3.3 (-2.3 to 8.9) over μ = 4, clip higher
+alone loses 1.5 (-5.5 to 2.4). Of 20 intervals two leave out 0, no clip and sequence
+ratio; both leave it out on the larger size as well, by far.
 """
 
 import pathlib
