@@ -100,8 +100,15 @@ def spec_of(chosen: config.Config) -> Spec:
             "sampling.max_prompt is None, and shapes are compiled for it. Set it to "
             "the tokens of the longest question, as 512."
         )
-    known = sizes.SPECS.get(chosen.model.name)
-    return load.find(chosen.model).spec if known is None else known
+    if chosen.model.name in sizes.SPECS:
+        return sizes.SPECS[chosen.model.name]
+    try:
+        return load.find(chosen.model).spec
+    except Refused as error:
+        raise Refused(
+            f"{error} Or plan for one that is known by name (`models` lists them), as "
+            "--model.name qwen2.5-1.5b."
+        ) from error
 
 
 def mesh_of(machine: str, chosen: config.Config | None = None) -> Mesh:

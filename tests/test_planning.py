@@ -12,7 +12,7 @@ from grpo_jax.models import sizes
 from grpo_jax.models.memory import GIB
 from tests.models import examples
 
-QUICKSTART = "experiments/quickstart.py"
+QUICKSTART, GSM8K = "experiments/quickstart.py", "experiments/gsm8k.py"
 SPEC = examples.SPECS["qwen2"]
 PPO, LORA = {"preset": "ppo"}, {"model.lora.rank": 16}
 SMALL = {
@@ -187,6 +187,10 @@ SHORT = ["--sampling.max-prompt", "32"]
         ([QUICKSTART, "--topology", "cpu"], "sampling.max_prompt is None, and shapes"),
         ([QUICKSTART, *SHORT, "--topology", "v5q-16"], "'v5q-16' is not a machine"),
         ([QUICKSTART, *SHORT], "--topology names no machine"),
+        (
+            [GSM8K, *SHORT, "--topology", "cpu", "--model.name", "nowhere.gguf"],
+            "Or plan for one that is known by name",
+        ),
         (["--topology", "cpu"], "plan needs an experiment file first"),
         (
             ["experiments/sft.py", "--topology", "cpu"],
