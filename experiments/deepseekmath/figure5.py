@@ -109,7 +109,8 @@ DRAWN = list(ARMS)
 AGAIN = "from another start"
 ARMS |= {f"{arm} {AGAIN}": ARMS[arm] | miniature.SECOND for arm in AGAINST}
 ARMS |= {"GRPO+OS without KL": {"algorithm.beta": 0.0}}
-ARMS |= {"GRPO+OS, noisy": {"rewards.functions": ("noisy",)}}
+NOISE = "noisy", "noisier"
+ARMS |= {f"GRPO+OS, {x}": {"rewards.functions": (x,)} for x in NOISE}
 PAPER = [
     Claim("Online RFT", "RFT", 2.24),
     Claim("GRPO+OS, model", "Online RFT", 1.52),
@@ -123,8 +124,11 @@ BESIDE = [
     Claim("GRPO+OS", "DPO"),
     Claim(f"GRPO+OS {AGAIN}", f"Online RFT {AGAIN}"),
 ]
-AFTERWARDS = [  # asked when three seeds had shown what becomes of the model's reward
+# Asked when three seeds had shown what becomes of the model's reward; of the noisier
+# when it had been measured how often the model is wrong on whole answers.
+AFTERWARDS = [
     Claim("GRPO+OS, noisy", "GRPO+OS, model"),
+    Claim("GRPO+OS, noisier", "GRPO+OS, model"),
     Claim("GRPO+OS", "GRPO+OS, noisy"),
 ]
 CLAIMS = {"paper": PAPER, "beside": BESIDE, "afterwards": AFTERWARDS}

@@ -34,6 +34,7 @@ from typing import Any
 
 from grpo_jax import config
 from grpo_jax.models.settings import Model, Numerics, Tiny
+from grpo_jax.rewards.calls import Reward
 from grpo_jax.sweep import Made, Point
 from grpo_jax.text import answers
 
@@ -62,16 +63,20 @@ def even(question: str, completion: str, answer: str) -> float:
     return float(len(completion) % 2 == 0)
 
 
-def noisy(question: str, completion: str, answer: str) -> float:
-    """The rule's word, turned round for as large a share of all that may be said as the
-    judge errs on; of one answer always or never."""
-    told = hashlib.sha256(f"{question}\n{completion}".encode()).digest()
-    is_right = answers.final(completion) == answer
-    return float(is_right != (int.from_bytes(told[:4]) < ERRS * 2**32))
+def noisy(share: float) -> Reward:
+    """The rule's word, turned round for that share of all that may be said; of one
+    answer always or never."""
+
+    def reward(question: str, completion: str, answer: str) -> float:
+        told = hashlib.sha256(f"{question}\n{completion}".encode()).digest()
+        is_right = answers.final(completion) == answer
+        return float(is_right != (int.from_bytes(told[:4]) < share * 2**32))
+
+    return reward
 
 
-ERRS = 0.29
-REWARDS = {"even": even, "noisy": noisy}
+# What the judge errs on: of lines, and of whole answers (see figure5.py).
+REWARDS = {"even": even, "noisy": noisy(0.29), "noisier": noisy(0.4)}
 
 
 def get_config() -> config.Config:
