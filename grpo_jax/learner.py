@@ -136,12 +136,7 @@ def abstract(run: Learner) -> State:
     if chosen.model.lora.rank:
         frozen = transformer.abstract(run.spec, chosen.model.dtype)
         frozen = heads.trunk(frozen) if run.has_head else frozen
-        layout, _ = sharding.of_params(frozen, run.mesh)
-        frozen = jax.tree.map(
-            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-            frozen,
-            layout,
-        )
+        frozen = sharding.placed(frozen, run.mesh)
     elif chosen.algorithm.needs_reference:
         held = reference.abstract(chosen.reference, policy.params)
     critic = None if run.critic is None else run.critic.state

@@ -127,7 +127,7 @@ def _frozen(run: learner.Learner) -> transformer.Params | None:
     if not run.settings.model.lora.rank:
         return None
     params = transformer.abstract(run.spec, run.settings.model.dtype)
-    return jax.tree.map(_at, params, sharding.of_params(params, run.mesh)[0])
+    return sharding.placed(params, run.mesh)
 
 
 def _critic(run: learner.Learner):

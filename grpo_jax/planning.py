@@ -83,7 +83,6 @@ def main(words: list[str]) -> int:
         found.append(one)
         Console().print(table(one), verdict(one), soft_wrap=True)
     if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
         workdir.replace(given.out, json.dumps(found) + "\n")
     return 0
 
@@ -218,8 +217,7 @@ def judge(spec: Spec, chosen: config.Config, mesh: Mesh) -> Any:
         found = runs.find(Model(name=chosen.reward_model.name), "reward")
         spec, chosen = found.base.spec, found.settings
     params = transformer.abstract(spec, chosen.model.numerics.compute)
-    where, _ = sharding.of_params(params, mesh)
-    return jax.tree.map(lambda x, where: x.update(sharding=where), params, where)
+    return sharding.placed(params, mesh)
 
 
 def gib(tree: Any, *, of_host: bool = False) -> float:

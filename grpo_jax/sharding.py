@@ -87,6 +87,15 @@ def of_params(params: Any, on: Mesh | AbstractMesh) -> tuple[Any, dict[str, str]
     return jax.tree.map(one, tree.paths(params), specs, params), whole
 
 
+def placed(shapes: Any, on: Mesh) -> Any:
+    """The same shapes of parameters, each in its place."""
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        shapes,
+        of_params(shapes, on)[0],
+    )
+
+
 def _full(path: str, spec: P, ndim: int) -> tuple:
     """The rule's axes, or none for a rule that keeps everything whole."""
     if not spec:
