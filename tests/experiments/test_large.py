@@ -31,7 +31,8 @@ def test_every_program_of_it_is_lowered(name):
     lowered = dict(plan.sampling(sampler, dtype, *asked)) | dict(
         plan.learning(run, size)
     )
-    assert lowered.keys() == {"prefill", "decode", "decode fewer", "score", "update"}
+    rollout = {"prefill", "decode", "decode fewer", "grow"}
+    assert lowered.keys() == rollout | {"score", "update"}
     assert all(isinstance(x, jax.stages.Lowered) for x in lowered.values())
 
 
