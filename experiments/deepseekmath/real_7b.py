@@ -28,17 +28,26 @@ sign flips come to p = 0.25 at least.
 
 **A TPU VM pod** (v5p-128): `reproduce` starts its runs on one host. There each run is
 started in all hosts at once, in a folder that all see, with the words of its arm
-(ARMS); for GRPO+OS there are none:
+(ARMS); for GRPO+OS there are none but the mesh: a group is decoded on one lane of the
+first two axes, and 16 questions have use for 16 of them, four chips each.
 
     gcloud compute tpus tpu-vm ssh NAME --worker=all --command "cd grpo_jax && \\
       .venv/bin/python -m grpo_jax train experiments/deepseekmath/real_7b.py \\
-      --workdir /mnt/runs/real_7b/GRPO+OS-0"
+      --workdir /mnt/runs/real_7b/GRPO+OS-0 --training.mesh 1 16 4"
 
 with `pip install -e ".[tpu]"` on each. Killed, the same command goes on.
 
-What was done: every program of a PPO step of 7B was lowered; what they take of eight
-H200 is told by table_memory.py. For a v5p-128 without `parts`, GRPO's update came to 14
-of 95.7 GiB (README). Neither says how fast it is.
+What was done: all programs of GRPO+OS and PPO were compiled for that pod, which has no
+need to be here, in 3.4 and 6.4 minutes on two cores that had other work:
+
+    python -m grpo_jax plan experiments/deepseekmath/real_7b.py --topology v5p-128 \\
+      --model.name deepseek-math-7b --training.mesh 1 16 4
+
+Of 95.7 GiB of a device GRPO takes 20.7 at its peak, which is decoding, and 15.4 in an
+update; PPO 23.1 in an update (`--programs learning --preset ppo --algorithm.beta 0.04
+--training.batch-size 1024`). Over 64 lanes of one chip, the mesh if none is named, it
+is 77.8, and three in four wait while 16 decode. Of eight H200 table_memory.py tells.
+None of it says how fast it is.
 """
 
 import dataclasses

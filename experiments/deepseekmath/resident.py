@@ -4,9 +4,9 @@
 
 It trains nothing: a Llama of 50M random parameters answers and learns, all completions
 equally long. The result is WORKDIR/resident.json, in GiB: what the process holds before
-there is a model, and the most in two steps, after two that compile. Between them what
-is free goes back to the system, which a sweep's processes would keep (see `sweep`). For
-Linux with the GNU C library.
+there is a model, and the most in two steps, after two that compile. What is free goes
+back to the system at once: a sweep's processes keep it (see `sweep`), and pieces of it
+lie between others, which measures the C library. For Linux with the GNU C library.
 """
 
 import ctypes
@@ -24,6 +24,8 @@ from grpo_jax.section import Refused
 NAME = "llama-50m"
 FOUND = "resident.json"
 STATUS, FORGET = (pathlib.Path("/proc/self", x) for x in ("status", "clear_refs"))
+# mallopt's numbers, and what it is told: a buffer of 128 kB or more is mapped alone.
+RETURNS = {-1: 131_072, -3: 131_072, -4: 65_536}
 
 
 def get_config() -> config.Config:
@@ -77,6 +79,8 @@ def run(settings: config.Config, folder: pathlib.Path):
 
 
 def measured(settings: config.Config) -> dict[str, Any]:
+    for what, value in RETURNS.items():
+        ctypes.CDLL(None).mallopt(what, value)
     before = of_process("VmRSS")
     arm = Arm(settings)
     for number in range(2):  # which compile
