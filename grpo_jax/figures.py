@@ -138,13 +138,20 @@ def of_pairs(claims: Sequence[Claim], pairs: Sequence[Pair]) -> list[Verdict]:
 
 def table(found: Sequence[Verdict], unit: str) -> Table:
     """As a person reads it."""
-    out = Table("is above 0", box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("paper", f"here, {unit} (95%)", "p", "Holm", "so"):
-        out.add_column(title, justify="right", no_wrap=True)
+    columns = "paper", f"here, {unit} (95%)", "p", "Holm", "so"
+    out = numbered("is above 0", *columns)
     for one in found:
         paper = "" if one.claim.paper is None else f"{one.claim.paper:+.2f}"
         ps = f"{one.found.p:.2g}", f"{one.holm:.2g}"
         out.add_row(one.claim.name, paper, str(one.found), *ps, one.said)
+    return out
+
+
+def numbered(first: str, *columns: str, title: str | None = None) -> Table:
+    """A table whose columns behind the first hold numbers, which are not broken."""
+    out = Table(first, box=box.SIMPLE_HEAD, pad_edge=False, title=title)
+    for column in columns:
+        out.add_column(column, justify="right", no_wrap=True)
     return out
 
 

@@ -37,8 +37,9 @@ first two axes, and 16 questions have use for 16 of them, four chips each.
 
 with `pip install -e ".[tpu]"` on each. Killed, the same command goes on.
 
-What was done: all programs of GRPO+OS and PPO were compiled for that pod, which has no
-need to be here, in 3.4 and 6.4 minutes on two cores that had other work:
+What was done: all programs of GRPO+OS, and those that PPO learns by, were compiled for
+that pod, which has no need to be here, in 3.4 and 6.4 minutes on two cores that had
+other work:
 
     python -m grpo_jax plan experiments/deepseekmath/real_7b.py --topology v5p-128 \\
       --model.name deepseek-math-7b --training.mesh 1 16 4

@@ -37,11 +37,12 @@ now let go when the samples are there, and counts where they are drawn alone. Th
 look, at PPO's programs of 7B with 1,024 tokens on H200, found an update's activations
 to be 54 GiB where 39 had been reckoned.)
 
-Run on two cores, 62 points in 1.3 hours (a GPU's programs take half a minute, a v5p's
-two to four). What is held is what was reckoned, to a percent: 43% of PPO's state (7B:
-41), 38 with the gradient (36), 27 with the copy (26); without a KL 50 and 48; against a
-PPO with a shared trunk nothing; adapters 82 and 85. These are sums over shapes, and say
-that the accounts are right, no more.
+Run on two cores, 62 points in 1.3 hours of processes (a GPU's programs take half a
+minute, a v5p's two to four; of these two points ran at a time). What is held is what
+was reckoned, to a percent: 43% of PPO's state (7B: 41), 38 with the gradient (36), 27
+with the copy (26); without a KL 50 and 48; against a PPO with a shared trunk nothing;
+adapters 82 and 85. These are sums over shapes, and say that the accounts are right, no
+more.
 
 At the peak GRPO saves 21% of PPO's memory at 128 tokens, and 7 to 10% at 1,024, on
 H200 as on v5p, at 1.5B as at 7B; 20 and 12 had been reckoned. It is always the critic's
@@ -74,7 +75,6 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -312,7 +312,7 @@ def told(savings: list[dict[str, Any]]) -> str:
 
 def table(found: list[Row]) -> Table:
     names = [name for name in found[0].held if any(one.held.get(name) for one in found)]
-    out = rows_of("GiB of a device", *names, *ENDS)
+    out = figures.numbered("", *names, *ENDS, title="GiB of a device")
     for one in found:
         ends = one.adds[one.most], one.peak, one.room or 0.0
         numbers = *(one.held.get(name, 0.0) for name in names), one.gradients, *ends
@@ -326,19 +326,11 @@ ENDS = "gradients", "at the peak", "added there", "in all", "of"
 
 
 def table_of(savings: list[dict[str, Any]]) -> Table:
-    out = rows_of("saved, %", "against", *COMPARED)
+    out = figures.numbered("", "against", *COMPARED, title="saved, %")
     for one in savings:
         numbers = (f"{one[name]:.1f}" for name in COMPARED)
         place = Place(**{name: one[name] for name in Place._fields})
         out.add_row(place.told, one["against"], *numbers)
-    return out
-
-
-def rows_of(title: str, *columns: str) -> Table:
-    out = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    out.add_column("", no_wrap=True)
-    for column in columns:
-        out.add_column(column, justify="right", no_wrap=True)
     return out
 
 
